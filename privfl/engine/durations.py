@@ -24,7 +24,8 @@ class Durations:
     it has none). Times hang on nobody's data.
 
     Raises:
-        ConfigError: no such law, or a speed that is not above 0 and finite.
+        ConfigError: no such law, a speed that is not above 0 and finite, or one so low
+            that times are not.
 
     >>> Durations("equal", {3: 2.0}).draw(3, torch.Generator())
     0.5
@@ -39,6 +40,7 @@ class Durations:
         for client, speed in self.speeds.items():
             require.positive(**{f"speeds of client {client}": speed})
             require.finite(**{f"speeds of client {client}": speed})
+            require.finite(**{f"1 over the speed of client {client}": 1e9 / speed / 1e9})
 
     def draw(self, client: ClientId, rng: torch.Generator) -> float:
         """The time that one task of this client takes."""

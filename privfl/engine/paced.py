@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from privfl.core import ConfigError
+from privfl.core import BUFFERS, ConfigError
 from privfl.engine.compatibility import check_declared, name_of
 from privfl.engine.samplers import All
 from privfl.engine.scenario import Scenario
@@ -41,16 +41,28 @@ def check_pace(scenario: Scenario) -> None:
             f"{name_of(scenario.channel)} carries keys of the next round to the cohort of this one,"
             f" and under pace '{name_of(pace)}' another one comes: leave carry out."
         )
-    parts = ", ".join(scenario.workload.method.parts(scenario.workload.model.d))
+    parts = scenario.workload.method.parts(scenario.workload.model.d)
+    if BUFFERS in parts:
+        raise ConfigError(
+            "the network has running statistics, which are averaged over rounds in which everybody"
+            f" starts from one model: under pace '{name_of(pace)}' set training.buffers to local or"
+            " frozen."
+        )
     if parts:
         raise ConfigError(
-            f"{name_of(scenario.workload.method)} also sends {parts}, which is made for rounds in"
-            f" which everybody starts from one model: under pace '{name_of(pace)}' use sgd or"
-            " fedprox."
+            f"{name_of(scenario.workload.method)} also sends {', '.join(parts)}, which is made for"
+            f" rounds in which everybody starts from one model: under pace '{name_of(pace)}' use"
+            " sgd or fedprox."
         )
     if pace.mixing and scenario.channel.kind.opens != "rows":
         raise ConfigError(
             "pace.mixing draws the model towards a single client's, which the server must read, and"
             f" {name_of(scenario.channel)} opens sums alone: use the plain channel, or a buffer of"
             " several."
+        )
+    denominator = scenario.aggregator.public_denominator
+    if pace.mixing and denominator not in (None, 1):
+        raise ConfigError(
+            f"pace.mixing takes what a client trained as a whole, and {name_of(scenario.aggregator)} divides"
+            f" it by {denominator:g}: leave it at 1."
         )

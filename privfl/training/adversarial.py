@@ -4,6 +4,7 @@ larger, and the step is taken there (Madry, Makelov, Schmidt, Tsipras, Vladu 201
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -198,8 +199,9 @@ def ascent(
     """Samples [b, ...] moved by the sign of each one's own gradient from a random start; the module
     in evaluation mode, and as it was afterwards.
 
-    A sample that makes the model or the loss raise stays where it is, and moves no other: a good
-    one stands in its place, so that all others are computed as they would be beside any sample.
+    A sample that makes the model or the loss raise, where it is or on its way, stays where it is,
+    and moves no other: each is then moved by itself, among copies of it, so that all others are
+    computed as they would be beside any sample.
 
     Raises:
         ConfigError: samples are no numbers with a slope, such as tokens.
@@ -215,17 +217,15 @@ def ascent(
     try:
         return _ascended(module, loss, x, y, start, ball, steps, alpha)
     except Exception:
-        good = [
-            not _raises(module, loss, x[[at] * len(x)], y[[at] * len(x)]) for at in range(len(x))
-        ]
-        if all(good) or not any(good):
-            return x
-        place = torch.arange(len(x))
-        place[~torch.tensor(good)] = good.index(True)
-        stood, moved_from = x[place], start[place]
-        moved = _ascended(module, loss, stood, y[place], moved_from, ball, steps, alpha)
-        keep = torch.tensor(good, device=x.device).view(-1, *[1] * (x.dim() - 1))
-        return torch.where(keep, moved, x)
+        moved = x.clone()
+        for at in range(len(x)):  # each among copies of itself, computed as in the whole batch
+            alone = [at] * len(x)
+            with contextlib.suppress(Exception):
+                found = _ascended(
+                    module, loss, x[alone], y[alone], start[alone], ball, steps, alpha
+                )
+                moved[at] = found[at]
+        return moved
     finally:
         module.train(training)
 
@@ -246,16 +246,6 @@ def _ascended(
             (slope,) = torch.autograd.grad(loss(module, inner, y), inner)
         moved = ball.around(x, moved + alpha * slope.sign())
     return moved
-
-
-def _raises(module: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> bool:
-    inner = x.detach().requires_grad_()
-    try:
-        with torch.enable_grad():
-            torch.autograd.grad(loss(module, inner, y), inner)
-    except Exception:
-        return True
-    return False
 
 
 def _checked(eps: float, low: float, high: float) -> None:

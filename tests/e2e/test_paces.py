@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from privfl import Federation
-from privfl.aggregators import FixedBuckets, Median, TrimmedMean
+from privfl.aggregators import FixedBuckets, Mean, Median, TrimmedMean
 from privfl.attacks import SignFlip
 from privfl.config import AuditConfig
 from privfl.core import (
@@ -329,6 +329,13 @@ def test_a_pace_cannot_name_others_than_the_run_has_or_versions_that_nobody_was_
             {"pace": BufferedPace(k=1, concurrency=2, mixing=True), "channel": Paillier()},
             "opens sums alone",
         ),
+        (
+            {
+                "pace": BufferedPace(k=1, concurrency=2, mixing=True),
+                "aggregator": Mean(weighted=False, denominator=4.0),
+            },
+            "leave it at 1",
+        ),
         ({"pace": BufferedPace(k=2, concurrency=9)}, "there are only 8 clients"),
         ({"pace": BufferedPace(k=3, concurrency=8, gate=3)}, "cannot fill buffers of 3"),
         ({"pace": BufferedPace(k=2, concurrency=8, speeds={8: 1.0})}, "names client 8"),
@@ -341,6 +348,15 @@ def test_what_does_not_go_together_is_refused_in_a_sentence(parts, why):
         federation(**{"pace": STALE, **parts})
 
 
+def test_running_statistics_go_with_a_pace_where_they_are_not_averaged():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))
+    held = [data(i) for i in range(N)]
+    with pytest.raises(ConfigError, match=r"set training\.buffers to local or frozen"):
+        Federation(net, held, data(99), pace=STALE, training=SGD, buffers="averaged")
+    Federation(net, held, data(99), pace=STALE, training=SGD, buffers="local", rounds=2).run()
+
+
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
@@ -348,6 +364,7 @@ def test_what_does_not_go_together_is_refused_in_a_sentence(parts, why):
         ({"exponent": -1.0}, "exponent must be at least 0"),
         ({"exponent": float("inf")}, "finite"),
         ({"speeds": {0: 0.0}}, "above 0"),
+        ({"speeds": {0: 1e-305}}, "1 over the speed of client 0"),
         ({"mixing": True}, "set k to 1"),
         ({"gate": 0}, "gate must be at least 1"),
     ],

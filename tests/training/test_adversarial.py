@@ -153,6 +153,26 @@ def test_what_one_sample_is_moves_no_other_sample_by_a_bit(seat):
     assert torch.equal(moved(data.x, y)[4], data.x[4])
 
 
+@pytest.mark.parametrize("seat", SEATS[:2], ids=lambda seat: type(seat).__name__)
+def test_a_sample_that_raises_on_its_way_only_moves_no_other_by_a_bit(seat):
+    """The loss takes no feature over 1e6, and one sample begins just below."""
+
+    def strict(module, x, y):
+        if bool((x > 1e6).any()):
+            raise ValueError
+        return cross_entropy(module, x, y)
+
+    def moved(x):
+        torch.manual_seed(5)
+        return next(seat.begin()(net(), strict, x, data.y))
+
+    data = samples(BATCH)
+    x, others = data.x.clone(), torch.arange(BATCH) != 4
+    x[4] = 1e6
+    assert torch.equal(moved(x)[others], moved(data.x)[others])
+    assert torch.equal(moved(x)[4], x[4])
+
+
 def test_a_sample_that_makes_the_loss_raise_ends_no_private_training():
     data = samples(BATCH)
     y = data.y.clone()
