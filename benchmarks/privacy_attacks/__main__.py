@@ -17,7 +17,7 @@ from benchmarks.privacy_attacks.reconstruction import (
     reconstruction,
 )
 from benchmarks.privacy_attacks.shadows import shadows
-from benchmarks.privacy_attacks.statistics import counted, inverted, residual_inverted
+from benchmarks.privacy_attacks.statistics import counted, inverted
 from benchmarks.privacy_attacks.text import dager
 from benchmarks.privacy_attacks.trajectory import trajectory
 from benchmarks.privacy_attacks.tuned import tuned
@@ -39,7 +39,6 @@ CASES: dict[str, Case] = {
     "federated": federated,
     "noise": noise,
     "batch_norm": inverted,
-    "batch_norm_residual": residual_inverted,
     "batch_norm_labels": counted,
     "dager": dager,
 }
