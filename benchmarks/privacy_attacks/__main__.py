@@ -16,6 +16,7 @@ from benchmarks.privacy_attacks.reconstruction import (
     reconstruction,
 )
 from benchmarks.privacy_attacks.shadows import shadows
+from benchmarks.privacy_attacks.tables import tables
 from benchmarks.privacy_attacks.text import dager
 from benchmarks.privacy_attacks.tuned import tuned
 
@@ -34,6 +35,7 @@ CASES: dict[str, Case] = {
     "federated": federated,
     "noise": noise,
     "dager": dager,
+    "tables": tables,
 }
 
 if __name__ == "__main__":

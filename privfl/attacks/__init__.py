@@ -81,6 +81,7 @@ from privfl.attacks.inversion import (
     Imprint,
     LabelCounts,
     LinearLeakage,
+    TabLeak,
     imprinted,
 )
 from privfl.attacks.knowledge import FederatedTrainer, Forward, Knowledge, Trainer
@@ -113,6 +114,7 @@ from privfl.attacks.result import (
     NotFound,
     PropertyScores,
     Reconstruction,
+    Records,
     Result,
     Scores,
     Sequences,
@@ -194,6 +196,7 @@ __all__ = [
     "PropertyScores",
     "RandomWeights",
     "Reconstruction",
+    "Records",
     "Result",
     "SampleSpecific",
     "Scores",
@@ -206,6 +209,7 @@ __all__ = [
     "SourceInference",
     "Steady",
     "SubjectMembership",
+    "TabLeak",
     "Targeted",
     "Tokens",
     "TrainAndScale",
