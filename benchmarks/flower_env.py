@@ -57,16 +57,19 @@ def python() -> Path:
 
 def environment() -> dict[str, str]:
     """The variables to run in it with: this checkout importable, no telemetry, one thread for each
-    numerical library.
+    numerical library. Bytecode is kept, in the environment itself: a federation starts a dozen
+    processes, each of which would compile for as long as it imports.
     """
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {
+    found = {
         **os.environ,
         **QUIET,
         **threads,
         "PYTHONPATH": str(ROOT),
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPYCACHEPREFIX": str(HOME / "bytecode"),
     }
+    found.pop("PYTHONDONTWRITEBYTECODE", None)
+    return found
 
 
 if __name__ == "__main__":

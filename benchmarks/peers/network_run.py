@@ -1,5 +1,5 @@
 """The benchmark of the network, in Flower's own environment: ``python -m
-benchmarks.peers.network_run message|round|bytes|twenty QUICK`` prints a line of JSON.
+benchmarks.peers.network_run CASE QUICK`` prints a line of JSON.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from typing import Any
 
 import yaml
 
+from benchmarks.harness import say
+from benchmarks.peers import network_bits, network_deaths
 from benchmarks.peers.network_app import STOCK, TURNS
 from privfl.config import Config, load
 from privfl.flower import local, superlink
@@ -237,11 +239,45 @@ def twenty(quick: bool) -> dict[str, Any]:
         }
 
 
-CASES: dict[str, Callable[[bool], dict[str, Any]]] = {
+def parity(quick: bool) -> dict[str, Any]:
+    """Which configs end over a network with the bits of a simulation, both by their commands."""
+    found = {}
+    for name, same in network_bits.parity(quick):
+        say(f"network: {name}: {'equal bits' if same else 'OTHER BITS'}")
+        found[name] = same
+    return found
+
+
+def resumed(quick: bool) -> dict[str, Any]:
+    """Which runs end as without it where their SuperLink was killed, and after how long."""
+    found = {}
+    for name, same, seconds in network_bits.resumed(quick):
+        say(f"network: {name}: {'equal' if same else 'OTHER BITS'} after {seconds:.1f} s")
+        found[name] = [same, seconds]
+    return found
+
+
+def deaths(quick: bool) -> list[dict[str, Any]]:
+    """Rounds in which somebody was killed or stopped, with what is wrong with them."""
+    found = []
+    for one in network_deaths.rounds(network_deaths.asked_of(quick)):
+        how = signal.Signals(one["signal"]).name if one["signal"] else "nothing"
+        outcome = one["wrong"] or f"{one['survivors']} survivors"
+        said = "; ".join(line for line in one["said"] if line)
+        case = f"{one['channel']} {one['who']} {how} at {one['at']}"
+        say(f"network: {case}: {outcome} in {one['seconds']:.1f} s: {said}")
+        found.append(one)
+    return found
+
+
+CASES: dict[str, Callable[[bool], dict[str, Any] | list[dict[str, Any]]]] = {
     "message": message,
     "secagg": secagg,
     "bytes": sizes,
     "twenty": twenty,
+    "parity": parity,
+    "resumed": resumed,
+    "deaths": deaths,
 }
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.harness import Case, main
+from benchmarks.privacy_attacks.black_box import black_box
 from benchmarks.privacy_attacks.federated import federated
 from benchmarks.privacy_attacks.honest import honest
 from benchmarks.privacy_attacks.membership import stream, writers
@@ -18,6 +19,7 @@ from benchmarks.privacy_attacks.reconstruction import (
 from benchmarks.privacy_attacks.shadows import shadows
 from benchmarks.privacy_attacks.tables import tables
 from benchmarks.privacy_attacks.text import dager
+from benchmarks.privacy_attacks.trajectory import trajectory
 from benchmarks.privacy_attacks.tuned import tuned
 
 CASES: dict[str, Case] = {
@@ -27,6 +29,8 @@ CASES: dict[str, Case] = {
     "labels": labels,
     "adaptive": adaptive,
     "stream": stream,
+    "trajectory": trajectory,
+    "black_box": black_box,
     "writers": writers,
     "shadows": shadows,
     "honest": honest,

@@ -63,6 +63,7 @@ from privfl.aggregators.verdict import (
     judges_with_memory,
 )
 from privfl.aggregators.zeno import Zeno
+from privfl.aggregators.zeno_plus_plus import ZenoPlusPlus
 
 __all__ = [
     "AFA",
@@ -128,6 +129,7 @@ __all__ = [
     "TrimmedMean",
     "Verdict",
     "Zeno",
+    "ZenoPlusPlus",
     "certified_radius",
     "certify",
     "judges",

@@ -47,6 +47,7 @@ from privfl.attacks.byzantine import (
     IPM,
     AGRTailored,
     ConstantUpdate,
+    Dissensus,
     FangKrum,
     FangTrimmedMean,
     FlippedWeights,
@@ -81,11 +82,14 @@ from privfl.attacks.inversion import (
     Imprint,
     LabelCounts,
     LinearLeakage,
+    StatisticCounts,
     TabLeak,
     imprinted,
 )
 from privfl.attacks.knowledge import FederatedTrainer, Forward, Knowledge, Trainer
 from privfl.attacks.membership import (
+    ClientPresence,
+    FedMIA,
     GradientAscent,
     LossThreshold,
     ShadowMembership,
@@ -93,6 +97,7 @@ from privfl.attacks.membership import (
     SubjectMembership,
     UpdateMembership,
     WhiteBoxMembership,
+    rehearsed_gamma,
 )
 from privfl.attacks.poisoning import (
     BackGradient,
@@ -105,7 +110,7 @@ from privfl.attacks.poisoning import (
     LabelFlip,
     OptimalPoints,
 )
-from privfl.attacks.property import MultiTask, PropertyInference, SelectionProfile
+from privfl.attacks.property import BlackBoxProperty, MultiTask, PropertyInference, SelectionProfile
 from privfl.attacks.result import (
     ByRow,
     ClientScores,
@@ -134,18 +139,21 @@ __all__ = [
     "AGRTailored",
     "AttackTraining",
     "BackGradient",
+    "BlackBoxProperty",
     "Blended",
     "Boosting",
     "BullseyePolytope",
     "ByRow",
     "Chameleon",
     "CheapMetaPoison",
+    "ClientPresence",
     "ClientScores",
     "ClientUpdates",
     "ConstantUpdate",
     "ConstrainAndScale",
     "ConvexPolytope",
     "Counts",
+    "Dissensus",
     "EdgeCase",
     "EmbeddingLeakage",
     "Family",
@@ -153,6 +161,7 @@ __all__ = [
     "FangTrimmedMean",
     "FeatureCollision",
     "FeatureNoise",
+    "FedMIA",
     "FederatedTrainer",
     "Fishing",
     "FlippedWeights",
@@ -207,6 +216,7 @@ __all__ = [
     "SignFlip",
     "SkipClip",
     "SourceInference",
+    "StatisticCounts",
     "Steady",
     "SubjectMembership",
     "TabLeak",
@@ -221,5 +231,6 @@ __all__ = [
     "ZeroWeights",
     "family_of",
     "imprinted",
+    "rehearsed_gamma",
     "seats_of",
 ]

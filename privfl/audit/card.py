@@ -171,7 +171,7 @@ def _line(report: AuditReport, layer: str, asset: Asset) -> Line:
     top = max(found or measured, key=lambda row: _strength(row.finding))
     finding = top.finding
     adversaries = tuple(sorted(top.adversaries, key=_size))
-    threat = report.threats.get((layer, adversaries[0]))
+    threat = report.threat_of(finding, adversaries[0])
     claim = _claim(report, layer, threat)
     told = figures(finding)
     capped = claim is not None and asset == "membership"

@@ -11,11 +11,12 @@ from privfl.core import (
     BatchGradient,
     Channel,
     Defence,
+    Perturbation,
     Rule,
     RuleWithMemory,
 )
 from privfl.dp import strategies
-from privfl.engine import samplers
+from privfl.engine import buffered, pace, samplers
 from privfl.engine.compatibility import AnyRule
 
 Table = Mapping[str, Callable[..., Any]]
@@ -31,6 +32,16 @@ SAMPLERS: PluggedTable[Callable[..., Any]] = PluggedTable(
     "privfl.samplers",
     ("draw", "sampling", "at", "participation"),
 )
+PACES: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {
+        "synchronous": pace.Synchronous,
+        "buffered": buffered.Buffered,
+        "stale_synchronous": buffered.StaleSynchronous,
+    },
+    "privfl.paces",
+    ("synchronous", "arrivals", "scale", "participation"),
+)
+"""When clients' updates are put together."""
 BOUNDS: PluggedTable[Callable[..., Any]] = PluggedTable(
     {
         "none": dp.NoBound,
@@ -94,6 +105,7 @@ AGGREGATORS: PluggedTable[type[AnyRule]] = PluggedTable(
         "foolsgold": aggregators.FoolsGold,
         "residual_reweighting": aggregators.ResidualReweighting,
         "zeno": aggregators.Zeno,
+        "zeno_plus_plus": aggregators.ZenoPlusPlus,
         "fltrust": aggregators.FLTrust,
         "clean_gradient_filter": aggregators.CleanGradientFilter,
         "fair": aggregators.FAIR,
@@ -183,6 +195,12 @@ GRADIENTS: PluggedTable[Callable[..., Any]] = PluggedTable(
     "privfl.gradients",
     ("batches",),
 )
+PERTURBATIONS: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {"fgsm": training.FGSM, "pgd": training.PGD, "free": training.FreeAdversarial},
+    "privfl.perturbations",
+    ("begin", "alone"),
+)
+"""Where adversarial training moves samples to."""
 ATTACKS: PluggedTable[Callable[..., Any]] = PluggedTable(
     {
         "zero": attacks.ZeroWeights,
@@ -201,6 +219,7 @@ ATTACKS: PluggedTable[Callable[..., Any]] = PluggedTable(
         "min_sum": attacks.MinSum,
         "agr_tailored": attacks.AGRTailored,
         "mimic": attacks.Mimic,
+        "dissensus": attacks.Dissensus,
         "steady": attacks.Steady,
         "free_rider": attacks.FreeRider,
         "skip_clip": attacks.SkipClip,
@@ -250,10 +269,13 @@ INFERENCE: PluggedTable[Callable[..., Any]] = PluggedTable(
         "gauss_newton": attacks.GaussNewton,
         "linear_leakage": attacks.LinearLeakage,
         "label_counts": attacks.LabelCounts,
+        "statistic_counts": attacks.StatisticCounts,
         "loss_threshold": attacks.LossThreshold,
         "update_membership": attacks.UpdateMembership,
+        "fedmia": attacks.FedMIA,
         "shadow_membership": attacks.ShadowMembership,
         "property_inference": attacks.PropertyInference,
+        "black_box_property": attacks.BlackBoxProperty,
         "grad_inversion": attacks.GradInversion,
         "embedding_leakage": attacks.EmbeddingLeakage,
         "dager": attacks.DAGER,
@@ -263,6 +285,7 @@ INFERENCE: PluggedTable[Callable[..., Any]] = PluggedTable(
         "selection_profile": attacks.SelectionProfile,
         "gradient_disaggregation": attacks.GradientDisaggregation,
         "subject_membership": attacks.SubjectMembership,
+        "client_presence": attacks.ClientPresence,
     },
     "privfl.inference_attacks",
     ("family", "infer"),
@@ -303,6 +326,7 @@ PARTS: Mapping[type, Table] = {
     Rule: AGGREGATORS,
     RuleWithMemory: AGGREGATORS,
     BatchGradient: GRADIENTS,
+    Perturbation: PERTURBATIONS,
     dp.Schedule: SCHEDULES,
     strategies.Strategy: STRATEGIES,
     attacks.Trigger: ATTACKS,
@@ -320,7 +344,9 @@ SEAMS: Mapping[str, Table] = {
     "gradients": GRADIENTS,
     "mechanisms": JoinedTable((MECHANISMS, RING_NOISE)),
     "models": MODELS,
+    "paces": PACES,
     "partitions": PARTITIONERS,
+    "perturbations": PERTURBATIONS,
     "samplers": SAMPLERS,
     "schedules": SCHEDULES,
     "server_optimizers": SERVER_OPTIMIZERS,

@@ -8,13 +8,14 @@ from typing import Literal, TypeAlias
 from privfl.core import require
 from privfl.core.errors import ConfigError
 
-Scheme: TypeAlias = Literal["poisson", "fixed_size", "all", "shuffled"]
+Scheme: TypeAlias = Literal["poisson", "fixed_size", "all", "shuffled", "arrival"]
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How the contributions to one release were drawn: the scheme, the rate in (0, 1], the
-    population it draws from.
+    population it draws from. ``"arrival"``: nobody draws, who is ready is there, so that nothing is
+    amplified.
 
     ``group`` is how many of these contributions belong to one of those whose privacy is charged, at
     most: a user's samples, or a user's clients. ``people`` is how many of those there are, where

@@ -26,11 +26,18 @@ def refuse_other_neighbours(releases: Releases, neighbours: Neighbours, sampling
     """Refuse neighbours who differ in another way than the sampling or the noise is made for.
 
     Raises:
-        ConfigError: a client comes or goes, and cohorts are of a fixed size or noise is correlated.
+        ConfigError: a client comes or goes, and cohorts are of a fixed size or of who is ready, or
+            noise is correlated.
     """
     if (neighbours.relation, sampling.scheme) == ("add_remove", "fixed_size"):
         raise ConfigError(
             "a cohort of a fixed size has no neighbour with a client more or less: claim"
+            " replace_one."
+        )
+    if (neighbours.relation, sampling.scheme) == ("add_remove", "arrival"):
+        raise ConfigError(
+            "who arrives when hangs on who else is there, so that a client that comes or goes"
+            " changes who takes part in every round: claim zero_out (it is there and sends zero) or"
             " replace_one."
         )
     over = any(release.over is not None for release in releases.values())

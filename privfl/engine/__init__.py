@@ -4,7 +4,9 @@ from privfl.engine.adversaries import measures
 from privfl.engine.ahead import round_ahead
 from privfl.engine.attackers import Attacker, AttackSchedule, choose_clients
 from privfl.engine.budget import Budget
+from privfl.engine.buffered import Buffered, StaleSynchronous
 from privfl.engine.calibration import noise_for
+from privfl.engine.chain import TRANSCRIPT, read_chain
 from privfl.engine.checks import check_scenario
 from privfl.engine.coins import coins_of, over_network, secret_batches
 from privfl.engine.compatibility import check_declared, rule_reads_channel, unreadable
@@ -18,9 +20,10 @@ from privfl.engine.folder import (
     start_ledger,
     tensors_of,
 )
-from privfl.engine.forward import forward_of
+from privfl.engine.forward import forward_in, forward_of
 from privfl.engine.journal import Journal
 from privfl.engine.opening import too_few
+from privfl.engine.pace import Clock, Pace, Synchronous
 from privfl.engine.records import RoundRecord
 from privfl.engine.releases import pipeline_of
 from privfl.engine.rounding import rounding_said
@@ -28,16 +31,29 @@ from privfl.engine.samplers import All, CyclicPoisson, FixedSize, Poisson, Sampl
 from privfl.engine.scenario import Scenario
 from privfl.engine.server_oracles import ServerOracles
 from privfl.engine.session import MAIL, MailMode, Session
+from privfl.engine.standing import (
+    STATISTICS,
+    stand,
+    stand_as,
+    statistics_of,
+    tensors_by_name,
+)
 from privfl.engine.state import RunState
 from privfl.engine.stopping import EarlyStopping, Metric, measured_by
+from privfl.engine.verifying import Break, Verified, verify
 
 __all__ = [
     "MAIL",
     "PUBLIC",
+    "STATISTICS",
+    "TRANSCRIPT",
     "All",
     "AttackSchedule",
     "Attacker",
+    "Break",
     "Budget",
+    "Buffered",
+    "Clock",
     "CyclicPoisson",
     "EarlyStopping",
     "Engine",
@@ -45,6 +61,7 @@ __all__ = [
     "Journal",
     "MailMode",
     "Metric",
+    "Pace",
     "Poisson",
     "RoundRecord",
     "RoundResult",
@@ -55,11 +72,15 @@ __all__ = [
     "Separated",
     "ServerOracles",
     "Session",
+    "StaleSynchronous",
+    "Synchronous",
+    "Verified",
     "check_declared",
     "check_scenario",
     "choose_clients",
     "coins_of",
     "fingerprint",
+    "forward_in",
     "forward_of",
     "holds_run",
     "measured_by",
@@ -68,13 +89,19 @@ __all__ = [
     "over_network",
     "packages_of",
     "pipeline_of",
+    "read_chain",
     "read_ledger",
     "round_ahead",
     "rounding_said",
     "rule_reads_channel",
     "secret_batches",
+    "stand",
+    "stand_as",
     "start_ledger",
+    "statistics_of",
+    "tensors_by_name",
     "tensors_of",
     "too_few",
     "unreadable",
+    "verify",
 ]

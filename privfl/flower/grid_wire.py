@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from privfl.core import PartyId
-from privfl.flower.internals import pulled_from
+from privfl.flower.internals import pulled_from, went_away
 from privfl.flower.records import content_of, envelope_in
 from privfl.flower.wire import pause
 
@@ -23,14 +23,16 @@ class GridWire:
     """A `wire.Wire` over the grid of a ServerApp. Which node is whose says the key by which it was
     registered; who answers is proved by the envelope, and not by this.
 
-    Flower takes no message for a node that has never connected. An envelope to one is kept until
-    the node has, or its seconds are over.
+    Flower takes no message for a node that has never connected, and gives up one whose node it
+    finds to be away, as between a node's end and its next start. The envelope is kept until the
+    node is there, or its seconds are over; a node refuses what it had done already.
     """
 
     def __init__(self, grid: Any, keys: Mapping[bytes, PartyId]) -> None:
         self.grid, self.keys = grid, keys
         self._nodes: dict[PartyId, int] = {}
-        self._asked: dict[str, tuple[PartyId, float]] = {}
+        self._asked: dict[str, tuple[PartyId, bytes, float]] = {}
+        self._latest: dict[PartyId, str] = {}
         self._held: dict[PartyId, tuple[bytes, float]] = {}
         self._looked = 0.0
 
@@ -63,7 +65,7 @@ class GridWire:
             if key is None:
                 del self._nodes[who]
                 continue
-            self._asked[key] = who, self._held.pop(who)[1] + 60
+            self._asked[key], self._latest[who] = (who, *self._held.pop(who)), key
 
     def collect(self, seconds: float) -> Sequence[tuple[PartyId, bytes]]:
         """Pull until something has come, or the time is over."""
@@ -80,14 +82,20 @@ class GridWire:
 
     def _pulled(self) -> list[tuple[PartyId, bytes]]:
         now = time.monotonic()
-        self._asked = {key: one for key, one in self._asked.items() if one[1] > now}
+        self._asked = {key: one for key, one in self._asked.items() if one[2] + 60 > now}
         if not self._asked:
             return []
         answers = []
         for message in pulled_from(self.grid, list(self._asked)):
-            asked = self._asked.pop(message.metadata.reply_to_message_id, None)
-            if asked is not None and not message.has_error():
-                answers.append((asked[0], envelope_in(message.content) or b""))
+            key = message.metadata.reply_to_message_id
+            asked = self._asked.pop(key, None)
+            if asked is None:
+                continue
+            who, raw, until = asked
+            if not message.has_error():
+                answers.append((who, envelope_in(message.content) or b""))
+            elif went_away(message) and self._latest[who] == key and until > now:
+                self._held.setdefault(who, (raw, until))
         return answers
 
 

@@ -78,6 +78,15 @@ def pulled_from(grid: Any, names: Sequence[str]) -> list[Any]:
     return found
 
 
+def went_away(message: Any) -> bool:
+    """Whether a reply is the SuperLink's word that the node was away when it was asked for one,
+    which does not tell whether the message had reached it.
+    """
+    from flwr.common.constant import ErrorCode
+
+    return bool(message.has_error() and message.error.code == ErrorCode.NODE_UNAVAILABLE)
+
+
 def _inflating(name: str, tree: Any, pull: Callable[[str], bytes]) -> Callable[[], Any]:
     """Pull all that a message holds; what makes the message of it."""
     from flwr.supercore.inflatable.inflatable_object import iterate_object_tree

@@ -21,6 +21,7 @@ from privfl.cli import (
     running,
     screen,
     sweeping,
+    verifying,
 )
 
 HEAVY = ("torch", "numpy", "scipy", "matplotlib", "pandas", "opacus")
@@ -58,6 +59,7 @@ def test_every_command_is_said_to_be_what_it_says_it_is():
         "infer": inferring.infer,
         "inspect": inspecting.inspect,
         "report": running.report,
+        "verify": verifying.verify_run,
         "list": listing.show,
         "demo": demo.demo,
     }

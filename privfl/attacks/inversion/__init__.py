@@ -10,6 +10,7 @@ from privfl.attacks.inversion.imprint import Imprint, imprinted
 from privfl.attacks.inversion.labels import LabelCounts
 from privfl.attacks.inversion.linear import LinearLeakage
 from privfl.attacks.inversion.matching import DLG, IDLG, GradientInversion
+from privfl.attacks.inversion.statistic_counts import StatisticCounts
 from privfl.attacks.inversion.tableak import TabLeak
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Imprint",
     "LabelCounts",
     "LinearLeakage",
+    "StatisticCounts",
     "TabLeak",
     "imprinted",
 ]
