@@ -59,11 +59,11 @@ class TabLeak(Targeted):
             Lacking: the recipe, the labels or own rows are not known, or samples are no records.
         """
         forward = recipe(views[0], knowledge)
-        if len(forward.shape) != 1 or forward.tokens:
-            raise Lacking("records of a table have one feature a column, and these samples do not.")
+        if forward.tokens:
+            raise Lacking("records of a table have one feature a column, and text has none.")
         if self.restarts < 1 or self.iterations < 1:
             raise Lacking("TabLeak needs restarts and iterations of at least 1.")
-        own = auxiliary_of(knowledge, "TabLeak", _ROWS).x
+        own = auxiliary_of(knowledge, "TabLeak", _ROWS).x.flatten(1)
         observed = observe(views[0], knowledge, self.target, self.client)
         groups = categories(own)
         told = tried(
@@ -81,7 +81,7 @@ class TabLeak(Targeted):
         groups: tuple[slice, ...],
     ) -> Records:
         posed = problem(observed, forward, knowledge, adaptive=True, scale_free=True)
-        own = auxiliary_of(knowledge, "TabLeak", _ROWS).x
+        own = auxiliary_of(knowledge, "TabLeak", _ROWS).x.flatten(1)
         rng = knowledge.generator(61)
         ends = [self._descend(posed, own, groups, rng) for _ in range(self.restarts)]
         ends.sort(key=lambda end: end[1])
@@ -91,7 +91,7 @@ class TabLeak(Targeted):
         return Records(
             type(self).__name__,
             observed.view.adversary,
-            samples,
+            samples.view(-1, *forward.shape),
             posed.labels,
             ends[0][1],
             confidence,
@@ -114,7 +114,7 @@ class TabLeak(Targeted):
             if i in (self.iterations // 2, 3 * self.iterations // 4):
                 adam.param_groups[0]["lr"] /= 3
             x = _softened(free, groups)
-            loss = posed.mismatch(x, "cosine")
+            loss = posed.mismatch(x.view(n, *posed.low.shape), "cosine")
             if loss.item() < least:
                 best, least = x.detach().clone(), loss.item()
             (free.grad,) = torch.autograd.grad(loss, free)
