@@ -18,6 +18,7 @@ from benchmarks.privacy_attacks.reconstruction import (
 )
 from benchmarks.privacy_attacks.shadows import shadows
 from benchmarks.privacy_attacks.statistics import counted, inverted
+from benchmarks.privacy_attacks.tables import tables
 from benchmarks.privacy_attacks.text import dager
 from benchmarks.privacy_attacks.trajectory import trajectory
 from benchmarks.privacy_attacks.tuned import tuned
@@ -41,6 +42,7 @@ CASES: dict[str, Case] = {
     "batch_norm": inverted,
     "batch_norm_labels": counted,
     "dager": dager,
+    "tables": tables,
 }
 
 if __name__ == "__main__":
