@@ -1,5 +1,5 @@
-"""Runs that are killed at random moments and resumed, over channels, mechanisms, samplers and
-methods: ``python -m benchmarks.killed [--quick]``.
+"""Runs that are killed at random moments and resumed, over channels, mechanisms, samplers or paces,
+and methods: ``python -m benchmarks.killed [--quick]``.
 
 Each run is killed (SIGKILL) once to three times, at a moment that is uniform over its time, and
 resumed until it ends. Where all noise repeats it must then have the parameters of the run that
@@ -51,6 +51,12 @@ MECHANISMS: list[dict[str, Any]] = [
     {"name": "local_gaussian", "noise_multiplier": 1.0},
     {"name": "distributed_skellam", "noise_multiplier": 1.0},
 ]
+PACES: list[dict[str, Any]] = [
+    {"name": "buffered", "k": 3, "concurrency": 6},
+    {"name": "buffered", "k": 2, "concurrency": 8, "gate": 2, "speeds": {0: 10.0}},
+    {"name": "buffered", "k": 1, "concurrency": 5, "mixing": True},
+    {"name": "stale_synchronous", "k": 3, "slack": 1},
+]
 SAMPLERS: list[dict[str, Any]] = [
     {"name": "all"},
     {"name": "poisson", "rate": 0.6},
@@ -68,14 +74,17 @@ METHODS: list[dict[str, Any]] = [
 ]
 
 
-def worlds(seed: int) -> Iterable[dict[str, Any]]:
-    """Configs that go together, in random order, again and again."""
-    draw = random.Random(seed)  # noqa: S311
-    every = list(itertools.product(CHANNELS, MECHANISMS, SAMPLERS, METHODS))
+def worlds(seed: int, *, in_flight: bool = False) -> Iterable[dict[str, Any]]:
+    """Configs that go together, in random order, again and again; ``in_flight``: asynchronous
+    ones, of paces in the place of samplers.
+    """
+    draw, seam = random.Random(seed), "pace" if in_flight else "sampler"  # noqa: S311
+    who = PACES if in_flight else SAMPLERS
+    every = list(itertools.product(CHANNELS, MECHANISMS, who, METHODS))
     while True:
         draw.shuffle(every)
-        for channel, mechanism, sampler, method in every:
-            parts = {"channel": channel, "mechanism": mechanism, "sampler": sampler}
+        for channel, mechanism, asked, method in every:
+            parts = {"channel": channel, "mechanism": mechanism, seam: asked}
             config = {**BASE, **parts, **method, "seed": draw.randrange(1000)}
             if method["training"]["name"] == "scaffold":
                 config["bound"] = {**BASE["bound"], "parts": {"control": 1.0}}
@@ -128,12 +137,12 @@ def left(folder: Path) -> tuple[torch.Tensor, list[dict[str, Any]]]:
     return flat.view(torch.int32), [{key: one[key] for key in told} for one in rounds]
 
 
-def killed(runs: int, seed: int = 0) -> tuple[int, int]:
-    """How many of so many killed runs ended as those that nobody killed, and the number of
-    kills.
+def killed(runs: int, seed: int = 0, *, in_flight: bool = False) -> tuple[int, int]:
+    """How many of so many killed runs ended as those that nobody killed, and the number of kills;
+    ``in_flight`` as in `worlds`.
     """
     draw, equal, kills = random.Random(seed), 0, 0  # noqa: S311
-    for config in itertools.islice(worlds(seed), runs):
+    for config in itertools.islice(worlds(seed, in_flight=in_flight), runs):
         with tempfile.TemporaryDirectory(prefix="privfl-killed-") as held:
             whole, cut = Path(held, "whole"), Path(held, "cut")
             began = time.monotonic()
@@ -160,7 +169,15 @@ def case(quick: bool) -> Iterable[Row]:
     yield gain("SIGKILL", "a run that nobody killed", "equal runs", equal, runs, 1.0)
 
 
-CASES = {"SIGKILL": case}
+def in_flight(quick: bool) -> Iterable[Row]:
+    """The same of asynchronous runs, with clients at work when the process ends."""
+    runs = 12 if quick else 60
+    equal, kills = killed(runs, in_flight=True)
+    say(f"killed: {kills} kills")
+    yield gain("in flight", "a run that nobody killed", "equal runs", equal, runs, 1.0)
+
+
+CASES = {"SIGKILL": case, "in flight": in_flight}
 
 if __name__ == "__main__":
     main("killed", CASES)

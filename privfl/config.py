@@ -192,6 +192,7 @@ class Config(_Strict):
     model: Part = {"name": "softmax"}
     training: Part = {"name": "sgd"}
     sampler: Part = {"name": "all"}
+    pace: Part = {"name": "synchronous"}
     rounds: Annotated[int, Field(ge=1)] = 20
     bound: Part = {"name": "none"}
     channel: Part = {"name": "plain"}
@@ -239,7 +240,7 @@ def load(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) 
     """
     raw: dict[Any, Any] = dict(source) if isinstance(source, Mapping) else mapping_in(Path(source))
     for override in overrides:
-        _override(raw, override)
+        apply_override(raw, override)
     words = [key for key in raw if not isinstance(key, str)]
     if words:
         raise ConfigError(f"keys of a config are words, and '{words[0]}' is none.")
@@ -251,7 +252,12 @@ def load(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) 
         raise ConfigError(_sentence(error)) from None
 
 
-def _override(raw: dict[str, Any], override: str) -> None:
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Put an ``a.b=c`` into a config that is no more than a mapping yet, in place.
+
+    Raises:
+        ConfigError: it is none.
+    """
     dotted, equals, text = override.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):

@@ -5,14 +5,59 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 
-from benchmarks.active_attacks.runs import ONE, SUMMED, run
+from benchmarks.active_attacks.runs import ONE, SUMMED, run, shuffled
 from benchmarks.harness import Row, gain
 from benchmarks.privacy_attacks.runs import HIGH, LOW, large, mean
-from privfl.attacks import Fishing, Imprint, imprinted
+from privfl.attacks import ByRow, Fishing, Imprint, Loki, alone, imprinted, lokied
 from privfl.audit.score import pictures
 from privfl.engine import Attacker
 from privfl.models import initialised, mlp
+
+
+def bins(quick: bool) -> Iterable[Row]:
+    """Samples that are alone in a bin, against (1 - 1/k)^(n - 1): one layer of bins for the SecAgg
+    sum of everybody (Imprint), and kernels with bins of each client (LOKI), in a sum that binds no
+    model, and in SecAgg's, where plans name theirs.
+    """
+    data = shuffled(0)
+    held = data.take(range(1000, 1797))
+    for n, k in ((100, 1024), (800, 1024)):
+        clients = [data.take(range(at, at + n // 10)) for at in range(0, n, n // 10)]
+        net = initialised(
+            lambda shape, classes, k=k: imprinted(mlp(shape, classes, hidden=(16,)), shape, k),
+            (1, 8, 8),
+            10,
+            seed=0,
+        )
+        imprint = Imprint(inputs=64, bins=k, outputs=64).fitted(held)
+        acting = [Attacker("imprint", imprint, frozenset(range(10)))]
+        view = run(net, clients, ONE, attackers=acting, **SUMMED).view("server", 0)
+        exact = _exact(imprint.run(view).samples, torch.cat([client.x for client in clients]))
+        case = f"Imprint, SecAgg sum of {n} samples, {k} bins"
+        yield gain(case, "alone in a bin", "share over 40 dB", exact, alone(n, k))
+    for n, k in ((64, 256), (64, 512)):
+        clients = [data.take(range(at, at + n)) for at in range(0, 8 * n, n)]
+        loki = Loki((1, 8, 8), clients=tuple(range(8)), bins=k, outputs=64).fitted(held)
+        acting = [Attacker("loki", loki, frozenset(range(8)))]
+        for name, options in (("rows added up, nothing bound", {}), ("SecAgg", SUMMED)):
+            net = initialised(
+                lambda shape, classes, k=k: lokied(mlp(shape, classes, hidden=(16,)), shape, 8, k),
+                (1, 8, 8),
+                10,
+                seed=0,
+            )
+            played = run(net, clients, ONE, attackers=acting, **options)
+            told = loki.run(played.view("server", 0))
+            answers = told.answers if isinstance(told, ByRow) else ()
+            exact = sum(_exact(found.samples, clients[who[0]].x) for who, found in answers) / 8
+            case = f"LOKI, 8 clients x {n}, {k} bins each, {name}"
+            yield gain(case, "alone in a bin", "share over 40 dB", exact, alone(n, k))
+
+
+def _exact(found: Tensor, true: Tensor) -> float:
+    return float((pictures(found, true, peak=HIGH - LOW).psnr > 40).float().mean())
 
 
 def active_server(quick: bool) -> Iterable[Row]:

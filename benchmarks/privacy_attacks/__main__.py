@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.harness import Case, main
+from benchmarks.privacy_attacks.black_box import black_box
 from benchmarks.privacy_attacks.federated import federated
 from benchmarks.privacy_attacks.honest import honest
 from benchmarks.privacy_attacks.membership import stream, writers
@@ -16,6 +17,9 @@ from benchmarks.privacy_attacks.reconstruction import (
     reconstruction,
 )
 from benchmarks.privacy_attacks.shadows import shadows
+from benchmarks.privacy_attacks.statistics import counted, inverted, residual_inverted
+from benchmarks.privacy_attacks.text import dager
+from benchmarks.privacy_attacks.trajectory import trajectory
 from benchmarks.privacy_attacks.tuned import tuned
 
 CASES: dict[str, Case] = {
@@ -25,6 +29,8 @@ CASES: dict[str, Case] = {
     "labels": labels,
     "adaptive": adaptive,
     "stream": stream,
+    "trajectory": trajectory,
+    "black_box": black_box,
     "writers": writers,
     "shadows": shadows,
     "honest": honest,
@@ -32,6 +38,10 @@ CASES: dict[str, Case] = {
     "tuned": tuned,
     "federated": federated,
     "noise": noise,
+    "batch_norm": inverted,
+    "batch_norm_residual": residual_inverted,
+    "batch_norm_labels": counted,
+    "dager": dager,
 }
 
 if __name__ == "__main__":

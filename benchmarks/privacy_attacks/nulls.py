@@ -12,6 +12,9 @@ import torch
 from benchmarks.harness import Row, gain
 from privfl import Federation
 from privfl.attacks import (
+    BlackBoxProperty,
+    ClientPresence,
+    FedMIA,
     Forward,
     GradientInversion,
     Knowledge,
@@ -25,6 +28,8 @@ from privfl.audit import Shadows
 from privfl.audit.games import (
     AuditNotes,
     Truth,
+    attack_actively,
+    attack_presence,
     attack_probe,
     attack_property,
     attack_stream,
@@ -43,8 +48,14 @@ MEMBERSHIP = (
     UpdateMembership(statistic="cosine"),
     UpdateMembership(),
     UpdateMembership(target="sum"),
+    FedMIA(),
 )
-PROPERTY = (PropertyInference(shadows=12), PropertyInference(shadows=12, target="sum"))
+PROPERTY = (
+    PropertyInference(shadows=12),
+    PropertyInference(shadows=12, target="sum"),
+    BlackBoxProperty(share=0.15, shadows=12, queries=100),
+)
+PRESENCE = (ClientPresence("loss"), ClientPresence(), ClientPresence(target="sum"))
 PROBE = (LabelCounts(), LinearLeakage(), GradientInversion(iterations=5))
 
 
@@ -123,6 +134,25 @@ def found(seed: int, families: Iterable[str], alpha: float | None = None) -> dic
             run = rehearse(played, played.scenario.clients, 2)
             pool = replace(knows, candidates=ground.pool)
             attack_stream(notes, "null", run, ["server"], MEMBERSHIP, pool, ground, None)
+        elif family == "presence":
+            attack_presence(
+                notes,
+                "null",
+                played,
+                ["server"],
+                PRESENCE,
+                knows,
+                ground,
+                seed,
+                None,
+                planted=False,
+            )
+        elif family == "active":
+            run = rehearse(played, played.scenario.clients, 2)
+            played.scenario.workload.model.write(start)
+            trained = replace(ground, members=played.scenario.clients)
+            pool = replace(knows, candidates=ground.pool)
+            attack_actively(notes, "null", played, run, pool, trained, None)
         elif family == "property":
             attack_property(
                 notes, "null", played, ["server"], PROPERTY, knows, ground, seed, share=0.0
@@ -147,6 +177,8 @@ def nulls(quick: bool) -> Iterable[Row]:
     for family, alpha in (
         ("membership", None),
         ("membership", 0.1),
+        ("active", None),
+        ("presence", None),
         ("property", None),
         ("reconstruction", None),
     ):

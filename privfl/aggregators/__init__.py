@@ -20,6 +20,7 @@ from privfl.aggregators.cross_validation import CrossValidation
 from privfl.aggregators.dnc import DnC
 from privfl.aggregators.fair import FAIR
 from privfl.aggregators.federated_pruning import FederatedPruning
+from privfl.aggregators.fixed_buckets import FixedBuckets
 from privfl.aggregators.fl_detector import FLDetector
 from privfl.aggregators.flame import FLAME
 from privfl.aggregators.flanders import FLANDERS
@@ -63,6 +64,7 @@ from privfl.aggregators.verdict import (
     judges_with_memory,
 )
 from privfl.aggregators.zeno import Zeno
+from privfl.aggregators.zeno_plus_plus import ZenoPlusPlus
 
 __all__ = [
     "AFA",
@@ -98,6 +100,7 @@ __all__ = [
     "FLDetector",
     "FLTrust",
     "FederatedPruning",
+    "FixedBuckets",
     "FoolsGold",
     "FreqFed",
     "GeometricMedian",
@@ -128,6 +131,7 @@ __all__ = [
     "TrimmedMean",
     "Verdict",
     "Zeno",
+    "ZenoPlusPlus",
     "certified_radius",
     "certify",
     "judges",

@@ -14,7 +14,7 @@ from privfl import catalog
 from privfl.aggregators import Mean
 from privfl.assembly.data import Held, held_by_all, held_by_server
 from privfl.assembly.measuring import early_stopping, metrics
-from privfl.assembly.parts import attacker, part_bounds, training
+from privfl.assembly.parts import attacker, buffers, part_bounds, training
 from privfl.assembly.refusals import (
     refuse_device,
     refuse_idle_noise_seed,
@@ -39,7 +39,9 @@ from privfl.core import (
     is_private,
 )
 from privfl.engine import (
+    STATISTICS,
     Budget,
+    Pace,
     Sampler,
     Scenario,
     ServerOracles,
@@ -122,8 +124,9 @@ def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario
     method = training(_uniform(trained) if noised else trained)
     refuse_idle_noise_seed(config, method)
     bound_part = dict(config.bound)
-    bounds = part_bounds(bound_part.pop("parts", {}), config.training["name"])
+    bounds = part_bounds(bound_part.pop("parts", {}), config.training)
     sampler = catalog.build("sampler", catalog.SAMPLERS, config.sampler)
+    pace: Pace = catalog.build("pace", catalog.PACES, config.pace)
     optimizer = catalog.build(
         "server_optimizer", catalog.SERVER_OPTIMIZERS, config.server_optimizer
     )
@@ -144,8 +147,10 @@ def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario
     except (RuntimeError, MemoryError) as error:  # as torch says that there is no room for it
         why = (str(error) or "no memory").splitlines()[0]
         raise ConfigError(f"model '{config.model['name']}' cannot be made: {why}.") from None
+    model = FlatModel(module, config.device)
+    start = _start(config.start, model)  # before its running statistics are read
     workload = Workload(
-        FlatModel(module, config.device), cross_entropy, method, held.train.to(config.device)
+        model, cross_entropy, method, held.train.to(config.device), buffers(config.training)
     )
     attackers = [attacker(part, tuple(clients), seeds, i) for i, part in enumerate(config.attacks)]
     oracles = ServerOracles(
@@ -154,7 +159,9 @@ def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario
     bound = _with("bound", catalog.BOUNDS, bound_part, oracles)
     kind = catalog.CHANNELS[config.channel["name"]].kind
     public = private and not kind.groups
-    rule = _public_mean(config.aggregator, sampler, len(clients)) if public else config.aggregator
+    rule: Mapping[str, Any] = config.aggregator
+    if public:
+        rule = _public_mean(rule, sampler, pace, len(clients))
     aggregator = _with("aggregator", catalog.AGGREGATORS, rule, oracles)
     if kind.runs and kind.rule_field in config.channel:
         raise ConfigError(
@@ -186,6 +193,7 @@ def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario
         aggregator=aggregator,
         rounds=config.rounds,
         sampler=sampler,
+        pace=pace,
         defences=[_with("defence", catalog.DEFENCES, part, oracles) for part in config.defences],
         mechanism=mechanism,
         attackers=attackers,
@@ -198,7 +206,7 @@ def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario
         seed=config.seed,
         repeatable=config.repeatable,
         noise=OsNoise() if config.noise_seed is None else SeededNoise(config.noise_seed),
-        start=_start(config.start, workload.model),
+        start=start,
         users=users,
         uncharged=held.uncharged,
         max_weight=config.max_weight,
@@ -210,6 +218,7 @@ def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario
             "channel": channel.describe(),
             "the server reads": channel.guarantee.server_reads(),
             "bound": bound.describe(),
+            **({} if pace.synchronous else {"pace": pace.describe()}),
         },
     )
 
@@ -266,7 +275,8 @@ def _start(start: str, model: FlatModel) -> Literal["public"] | Ledger:
     if start == "public":
         return "public"
     try:
-        flat = safetensors.torch.load_file(Path(start) / "model.safetensors")["parameters"]
+        held = safetensors.torch.load_file(Path(start) / "model.safetensors")
+        flat = held["parameters"]
     except (OSError, KeyError, safetensors.SafetensorError):
         raise ConfigError(
             f"start is public, or the folder of a run that has ended, and '{start}' holds no model."
@@ -277,6 +287,8 @@ def _start(start: str, model: FlatModel) -> Literal["public"] | Ledger:
             f" {model.d:,}: give both the same model."
         )
     model.write(flat)
+    if model.s and STATISTICS in held:  # a run that kept them local left none
+        model.write_state(held[STATISTICS])
     return start_ledger(Path(start))
 
 
@@ -293,11 +305,13 @@ def _uniform(part: Mapping[str, Any]) -> dict[str, Any]:
     return {"weighting": "uniform", **part}
 
 
-def _public_mean(part: Mapping[str, Any], sampler: Sampler, clients: int) -> Mapping[str, Any]:
+def _public_mean(
+    part: Mapping[str, Any], sampler: Sampler, pace: Pace, clients: int
+) -> Mapping[str, Any]:
     """Under noise a bare ``mean`` is the one with a sensitivity: unweighted, over the expected size
     of a cohort, whoever drops out.
     """
-    sampling = sampler.sampling(clients)
     if part != {"name": "mean"}:
         return part
-    return {"name": "mean", "weighted": False, "denominator": sampling.rate * clients}
+    expected = sampler.sampling(clients).expected if pace.synchronous else float(pace.k)
+    return {"name": "mean", "weighted": False, "denominator": expected}

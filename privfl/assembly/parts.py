@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from privfl import catalog
-from privfl.core import ClientId, ConfigError, LocalPlan, Seeds
+from privfl.core import BUFFERS, Buffers, ClientId, ConfigError, LocalPlan, Seeds, unknown
 from privfl.engine import Attacker, AttackSchedule, choose_clients
 from privfl.training import Method
 
 _PLAN_KEYS = ("batch_size", "epochs", "steps")
+_BUFFERS = "buffers"
 _SCHEDULE_KEYS = ("first", "last", "every", "rounds")
 _TEAM_KEYS = ("clients", "fraction", "colluding")
 
 
 def training(part: Mapping[str, Any]) -> Method:
-    """A training method from its part; ``batch_size``, ``epochs`` and ``steps`` stand beside its
-    own keys.
+    """A training method from its part; ``batch_size``, ``epochs``, ``steps`` and ``buffers`` stand
+    beside its own keys.
 
     Raises:
         ConfigError: an unknown name or key, or a value out of range.
@@ -26,7 +27,7 @@ def training(part: Mapping[str, Any]) -> Method:
     >>> training({"name": "sgd", "lr": 0.5, "epochs": 2}).plan
     LocalPlan(batch_size=32, epochs=2, steps=None)
     """
-    own = {key: value for key, value in part.items() if key not in _PLAN_KEYS}
+    own = {key: value for key, value in part.items() if key not in (*_PLAN_KEYS, _BUFFERS)}
     gradient = own.get("gradient")
     if (
         isinstance(gradient, Mapping) and gradient.get("name") == "dp"
@@ -44,6 +45,21 @@ def training(part: Mapping[str, Any]) -> Method:
     except ConfigError as error:
         raise ConfigError(f"training '{part['name']}': {error}") from None
     return changed
+
+
+def buffers(part: Mapping[str, Any]) -> Buffers | None:
+    """What becomes of running statistics, from the part of a training method.
+
+    Raises:
+        ConfigError: none of the ways that there are.
+
+    >>> buffers({"name": "sgd", "buffers": "frozen"})
+    'frozen'
+    """
+    named = part.get(_BUFFERS)
+    if named is not None and named not in get_args(Buffers):
+        raise ConfigError(unknown("training.buffers", str(named), get_args(Buffers)))
+    return named
 
 
 def attacker(
@@ -71,7 +87,7 @@ def attacker(
     return Attacker(part["name"], attack, who, schedule, part.get("colluding", True))
 
 
-def part_bounds(given: Any, method: str) -> dict[str, float]:
+def part_bounds(given: Any, trained: Mapping[str, Any]) -> dict[str, float]:
     """The L2 bounds of a method's extra vectors, by part.
 
     Raises:
@@ -79,8 +95,10 @@ def part_bounds(given: Any, method: str) -> dict[str, float]:
     """
     if not isinstance(given, Mapping):
         raise ConfigError(f"bound.parts gives an L2 bound to each part, and is {given!r}.")
+    method = trained["name"]
     maker = catalog.TRAINING.get(method)
     known = [] if maker is None else list(training({"name": method}).parts(1))
+    known += [BUFFERS] if buffers(trained) == "averaged" else []
     for part, l2 in given.items():
         if maker is not None and part not in known:
             sends = f"it sends {', '.join(known)}" if known else "it sends the delta alone"

@@ -47,6 +47,7 @@ from privfl.attacks.byzantine import (
     IPM,
     AGRTailored,
     ConstantUpdate,
+    Dissensus,
     FangKrum,
     FangTrimmedMean,
     FlippedWeights,
@@ -68,6 +69,7 @@ from privfl.attacks.byzantine import (
 from privfl.attacks.families import family_of, seats_of
 from privfl.attacks.inference import Family, Inference, Lacking, Targeted
 from privfl.attacks.inversion import (
+    DAGER,
     DLG,
     IDLG,
     ClientUpdates,
@@ -80,10 +82,16 @@ from privfl.attacks.inversion import (
     Imprint,
     LabelCounts,
     LinearLeakage,
+    Loki,
+    StatisticCounts,
+    alone,
     imprinted,
+    lokied,
 )
 from privfl.attacks.knowledge import FederatedTrainer, Forward, Knowledge, Trainer
 from privfl.attacks.membership import (
+    ClientPresence,
+    FedMIA,
     GradientAscent,
     LossThreshold,
     ShadowMembership,
@@ -91,6 +99,7 @@ from privfl.attacks.membership import (
     SubjectMembership,
     UpdateMembership,
     WhiteBoxMembership,
+    rehearsed_gamma,
 )
 from privfl.attacks.poisoning import (
     BackGradient,
@@ -103,7 +112,7 @@ from privfl.attacks.poisoning import (
     LabelFlip,
     OptimalPoints,
 )
-from privfl.attacks.property import MultiTask, PropertyInference, SelectionProfile
+from privfl.attacks.property import BlackBoxProperty, MultiTask, PropertyInference, SelectionProfile
 from privfl.attacks.result import (
     ByRow,
     ClientScores,
@@ -114,12 +123,14 @@ from privfl.attacks.result import (
     Reconstruction,
     Result,
     Scores,
+    Sequences,
     Tokens,
 )
 
 __all__ = [
     "A3FL",
     "ALIE",
+    "DAGER",
     "DBA",
     "DLG",
     "IBA",
@@ -129,18 +140,21 @@ __all__ = [
     "AGRTailored",
     "AttackTraining",
     "BackGradient",
+    "BlackBoxProperty",
     "Blended",
     "Boosting",
     "BullseyePolytope",
     "ByRow",
     "Chameleon",
     "CheapMetaPoison",
+    "ClientPresence",
     "ClientScores",
     "ClientUpdates",
     "ConstantUpdate",
     "ConstrainAndScale",
     "ConvexPolytope",
     "Counts",
+    "Dissensus",
     "EdgeCase",
     "EmbeddingLeakage",
     "Family",
@@ -148,6 +162,7 @@ __all__ = [
     "FangTrimmedMean",
     "FeatureCollision",
     "FeatureNoise",
+    "FedMIA",
     "FederatedTrainer",
     "Fishing",
     "FlippedWeights",
@@ -170,6 +185,7 @@ __all__ = [
     "Lacking",
     "LinearCombination",
     "LinearLeakage",
+    "Loki",
     "LossThreshold",
     "LyingVote",
     "Mimic",
@@ -196,10 +212,12 @@ __all__ = [
     "Scores",
     "SelectionProfile",
     "Semantic",
+    "Sequences",
     "ShadowMembership",
     "SignFlip",
     "SkipClip",
     "SourceInference",
+    "StatisticCounts",
     "Steady",
     "SubjectMembership",
     "Targeted",
@@ -211,7 +229,10 @@ __all__ = [
     "WhiteBoxMembership",
     "Withhold",
     "ZeroWeights",
+    "alone",
     "family_of",
     "imprinted",
+    "lokied",
+    "rehearsed_gamma",
     "seats_of",
 ]

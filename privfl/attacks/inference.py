@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeAlias
 
+import torch
+
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import ByRow, NotApplicable, NotFound, Result
 from privfl.attacks.rows import contributors, proof, readable, single_row, told_apart
 from privfl.core import (
+    BUFFERS,
     Attack,
     ClientId,
     Dataset,
@@ -131,7 +134,9 @@ class Observed:
     ``samples`` samples together.
 
     ``samples`` is None where it is not public; ``client`` None where it is a sum or a group's mean;
-    ``noise`` the deviation of the noise in each entry.
+    ``noise`` the deviation of the noise in each entry. A client's change is as it was before it was
+    scaled for its staleness. ``buffers`` is the mean change [s] of their running statistics, where
+    the adversary reads that of the same clients.
     """
 
     view: View
@@ -140,6 +145,12 @@ class Observed:
     samples: int | None
     client: ClientId | None
     noise: float
+    buffers: Vector | None = None
+
+    @property
+    def base(self) -> Vector:
+        """The model [d] that the change is of."""
+        return self.view.base(self.client)
 
 
 def recipe(view: View, knowledge: Knowledge) -> Forward:
@@ -171,7 +182,8 @@ def observe(
         total = summed(view)
         count = round(total.weight) if forward.weighted and "delta" in view.opened else None
         noise = forward.local_noise / max(total.count, 1) ** 0.5
-        return Observed(view, total.mean(), total.count, knowledge.samples or count, None, noise)
+        size, moved = knowledge.samples or count, summed_buffers(view)
+        return Observed(view, total.mean(), total.count, size, None, noise, moved)
     rows = readable(view)
     at = 0 if client is None else _position(view, rows, client)
     if rows.ids is None:  # a group's mean, whose weight counts clients and no samples
@@ -180,7 +192,10 @@ def observe(
         return Observed(view, rows.values[at], max(among, 1), knowledge.samples, None, noise)
     count = round(float(rows.weights[at])) if forward.weighted else None
     who = rows.ids[at]
-    return Observed(view, rows.values[at], 1, knowledge.samples or count, who, forward.local_noise)
+    scale = view.scale(who)
+    delta, noise = rows.values[at] / scale, forward.local_noise / scale
+    size, moved = knowledge.samples or count, buffers_of(view, who)
+    return Observed(view, delta, 1, size, who, noise, moved)
 
 
 def summed(view: View) -> Total:
@@ -195,6 +210,30 @@ def summed(view: View) -> Total:
         return view.total
     n = max(view.plan.n, 1)
     return Total((view.after - view.before) * n, float(n), n)
+
+
+def buffers_of(view: View, client: ClientId) -> Vector | None:
+    """The change [s] of a client's running statistics, where a view shows whose it is."""
+    seen = view.opened.get(BUFFERS)
+    if isinstance(seen, Rows) and seen.ids is not None and client in seen.ids:
+        return seen.values[seen.ids.index(client)]
+    return None
+
+
+def summed_buffers(view: View) -> Vector | None:
+    """The mean change [s] of all clients' running statistics: of what was opened, else of those
+    that are broadcast before and after the round.
+    """
+    seen = view.opened.get(BUFFERS)
+    if isinstance(seen, Rows):
+        mean: Vector = seen.weights @ seen.values / seen.weights.sum()
+        return mean
+    if isinstance(seen, Total):
+        return seen.mean()
+    before, after = (extra.get(BUFFERS) for extra in (view.extra, view.extra_after))
+    if before is None or after is None or torch.equal(before, after):
+        return None
+    return after - before
 
 
 def _position(view: View, rows: Rows, client: ClientId) -> int:

@@ -116,6 +116,22 @@ class Tokens(Result):
 
 
 @dataclass(frozen=True, slots=True)
+class Sequences(Result):
+    """The sequences [n, T] that a batch of text held, token by token, in no particular order; -1
+    where a token is not known.
+    """
+
+    sequences: Int[Tensor, "n T"]
+
+    def claim(self) -> str:
+        """How many, and how many of them whole."""
+        whole = int((self.sequences >= 0).all(dim=1).sum())
+        return f"{len(self.sequences)} sequences of {self.sequences.shape[1]} tokens, {whole} whole"
+
+    __str__ = Result.__str__
+
+
+@dataclass(frozen=True, slots=True)
 class Scores(Result):
     """One number for each candidate [n]: the greater, the likelier a member (or the likelier it has
     the property).

@@ -26,7 +26,8 @@ def readable(view: View) -> Rows:
     value, weight = seen.value.clone(), seen.weight
     for update in view.own.values():
         length = float(update.delta.norm())
-        value -= update.weight * update.delta * min(1.0, view.plan.l2 / max(length, 1e-30))
+        clip = min(1.0, view.plan.l2 / max(length, 1e-30)) * view.scale(update.client)
+        value -= update.weight * update.delta * clip
         weight -= update.weight
     others = tuple(client for client in view.plan.cohort if client not in view.own)
     if not weight > 0:

@@ -28,12 +28,12 @@ METRICS: Mapping[Asset, tuple[str, ...]] = {
     "membership": ("tpr_at_.01", "tpr_at_.001", "auc"),
     "properties": ("auc",),
     "labels": ("right",),
-    "text": ("right",),
+    "text": ("right", "whole"),
     "presence": ("auc",),
 }
 """The figures of each asset: the share of samples that are recognised and the mean PSNR in dB; true
 positives at 1 % and .1 % false ones and the area under the ROC curve; the share of labels or tokens
-that are right.
+that are right, and of sequences of tokens that are whole.
 """
 _MAIN: Mapping[Asset, str] = {
     "samples": "psnr",

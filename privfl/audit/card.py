@@ -110,6 +110,7 @@ SAID: Mapping[str, str] = {
     "tpr_at_.001": "TPR at .1 % FPR",
     "auc": "AUC",
     "right": "right",
+    "whole": "sequences whole",
 }
 """The figures as people read them."""
 
@@ -170,7 +171,7 @@ def _line(report: AuditReport, layer: str, asset: Asset) -> Line:
     top = max(found or measured, key=lambda row: _strength(row.finding))
     finding = top.finding
     adversaries = tuple(sorted(top.adversaries, key=_size))
-    threat = report.threats.get((layer, adversaries[0]))
+    threat = report.threat_of(finding, adversaries[0])
     claim = _claim(report, layer, threat)
     told = figures(finding)
     capped = claim is not None and asset == "membership"

@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from privfl.attacks import (
+    DAGER,
+    BlackBoxProperty,
+    ClientPresence,
     EmbeddingLeakage,
+    FedMIA,
     GradientDisaggregation,
     GradientInversion,
+    GradInversion,
     Inference,
     LabelCounts,
     LinearLeakage,
@@ -17,9 +22,11 @@ from privfl.attacks import (
     PropertyInference,
     SelectionProfile,
     ShadowMembership,
+    StatisticCounts,
     SubjectMembership,
     UpdateMembership,
 )
+from privfl.audit.games.property import MIRRORED
 from privfl.catalog import INFERENCE, build
 from privfl.core import ConfigError
 
@@ -32,13 +39,17 @@ class Attacks:
 
     ``probe`` looks at one round in which each client holds few samples, ``text`` at the same round
     of clients who hold text, ``properties`` at a run in which half of the clients hold mirrored
-    images, ``stream`` at all rounds.
+    images, ``stream`` at all rounds, ``presence`` at runs
+    that some clients' data are no part of. ``active``: a server also pushes models of its own
+    (`privfl.attacks.GradientAscent`).
     """
 
     probe: tuple[Inference, ...] = ()
     text: tuple[Inference, ...] = ()
     properties: tuple[Inference, ...] = ()
     stream: tuple[Inference, ...] = ()
+    active: bool = False
+    presence: tuple[Inference, ...] = ()
 
 
 def attacks_of(effort: Effort) -> Attacks:
@@ -70,12 +81,33 @@ def attacks_of(effort: Effort) -> Attacks:
             ShadowMembership("lira_online", shadows=64),
             ShadowMembership("rmia", shadows=64),
         )
+        updates = (*updates, FedMIA(), FedMIA("loss"))
     return Attacks(
         probe=(*counted, *closed, *optimised),
-        text=(EmbeddingLeakage(), EmbeddingLeakage(target="sum")),
-        properties=(PropertyInference(), PropertyInference(target="sum")),
+        text=(EmbeddingLeakage(), EmbeddingLeakage(target="sum"), DAGER(), DAGER(target="sum")),
+        properties=(
+            PropertyInference(),
+            PropertyInference(target="sum"),
+            BlackBoxProperty(share=MIRRORED / 2),
+        ),
         stream=(LossThreshold(), *shadows, *updates),
+        active=effort != "low",
+        presence=(ClientPresence("loss"), ClientPresence(), ClientPresence(target="sum")),
     )
+
+
+def on_statistics(effort: Effort) -> tuple[Inference, ...]:
+    """The further attacks on one round of a network whose running statistics clients send.
+
+    >>> [type(attack).__name__ for attack in on_statistics("low")]
+    ['StatisticCounts', 'StatisticCounts']
+    """
+    counted = (StatisticCounts(), StatisticCounts(target="sum"))
+    if effort == "low":
+        return counted
+    if effort == "high":
+        return (*counted, GradInversion(tune=True), GradInversion(tune=True, target="sum"))
+    return (*counted, GradInversion(iterations=200, seeds=1, tune=True))
 
 
 _UNSCORED: tuple[type[Inference], ...] = (
@@ -99,6 +131,7 @@ def named_attacks(parts: Sequence[Mapping[str, Any]]) -> Attacks:
     text: list[Inference] = []
     properties: list[Inference] = []
     stream: list[Inference] = []
+    presence: list[Inference] = []
     for part in parts:
         attack = build("audit.attacks", INFERENCE, part)
         if isinstance(attack, _UNSCORED):
@@ -106,12 +139,20 @@ def named_attacks(parts: Sequence[Mapping[str, Any]]) -> Attacks:
                 f"audit.attacks: '{part['name']}' is scored by no game of the audit: run it on a"
                 " view, as in attack.run(run.view('server', 0))."
             )
-        if isinstance(attack, EmbeddingLeakage):
+        if isinstance(attack, EmbeddingLeakage | DAGER):
             text.append(attack)
+        elif isinstance(attack, ClientPresence):
+            presence.append(attack)
         elif attack.family == "inversion":
             probe.append(attack)
         elif attack.family == "property":
             properties.append(attack)
         else:
             stream.append(attack)
-    return Attacks(tuple(probe), tuple(text), tuple(properties), tuple(stream))
+    return Attacks(
+        tuple(probe),
+        tuple(text),
+        tuple(properties),
+        tuple(stream),
+        presence=tuple(presence),
+    )

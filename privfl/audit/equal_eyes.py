@@ -54,5 +54,6 @@ def _says(finding: Finding) -> str:
         finding.verdict,
         theorem,
         finding.undone,
+        finding.active,
     )
     return repr(told)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from privfl.audit.lying import LieFinding
+from privfl.audit.own_models import OwnModels
 from privfl.audit.score import Figure, Membership, Pictures
 from privfl.audit.threats import ThreatModel
 
@@ -33,6 +34,7 @@ class Finding:
     resample. ``effort`` says what was tried. ``undone`` says why the attack did not come to an end
     (its budget, an error): it says nothing about the layer, and no gate is green over it. ``luck``
     is how likely figures so high are where nothing leaks, by a test beside the interval.
+    ``active``: the adversary deviated from the protocol for it.
     """
 
     layer: str
@@ -56,6 +58,7 @@ class Finding:
     effort: str = ""
     undone: str = ""
     luck: float = 1.0
+    active: bool = False
 
     def row(self) -> dict[str, Any]:
         """One row of a table."""
@@ -94,7 +97,8 @@ class AuditReport:
     """All findings of an audit. ``layers`` has each layer's utility and what it claims;
     ``galleries`` and ``curves`` are by finding; ``lies`` are what came of each lie that was told;
     ``threats`` are the adversaries' threat models, by layer and adversary; ``effort`` is how hard
-    was tried; ``absent`` says of an asset why there is none in these data.
+    was tried; ``absent`` says of an asset why there is none in these data. ``models`` is what came
+    of servers that send models of their own.
     """
 
     findings: tuple[Finding, ...]
@@ -107,6 +111,14 @@ class AuditReport:
     threats: Mapping[tuple[str, str], ThreatModel] = field(default_factory=dict)
     effort: str = "default"
     absent: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[OwnModels, ...] = ()
+
+    def threat_of(self, finding: Finding, adversary: str | None = None) -> ThreatModel | None:
+        """The threat model of a finding's adversary (or of another one who has the same), active
+        where it deviated for this finding; None where nobody of that name takes part.
+        """
+        who = self.threats.get((finding.layer, adversary or finding.adversary))
+        return who.acting if who is not None and finding.active else who
 
     @property
     def rows(self) -> list[dict[str, Any]]:

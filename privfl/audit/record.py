@@ -15,6 +15,7 @@ from privfl.audit.assets import asset_of, blind, figures
 from privfl.audit.card import Line, card
 from privfl.audit.claimed import Claimed
 from privfl.audit.findings import AuditReport, Finding
+from privfl.audit.own_models import OwnModels
 from privfl.audit.score import Figure
 from privfl.audit.threats import ThreatModel
 from privfl.core import ConfigError
@@ -77,6 +78,7 @@ def record(report: AuditReport) -> dict[str, Any]:
         "card": [_line(line) for line in card(report)],
         "findings": [_finding(report, one) for one in report.findings],
         "lies": [{**one.row(), "letter": "G", "read": list(one.read)} for one in report.lies],
+        "models": [_sent(one) for one in report.models],
     }
 
 
@@ -147,7 +149,7 @@ def _end(value: float | None) -> float:
 
 
 def _finding(report: AuditReport, one: Finding) -> dict[str, Any]:
-    threat = report.threats.get((one.layer, one.adversary))
+    threat = report.threat_of(one)
     return {
         "layer": one.layer,
         "adversary": one.adversary,
@@ -170,6 +172,19 @@ def _finding(report: AuditReport, one: Finding) -> dict[str, Any]:
         "effort": one.effort,
         "seconds": one.seconds,
         "more": one.more,
+    }
+
+
+def _sent(one: OwnModels) -> dict[str, Any]:
+    return {
+        "layer": one.layer,
+        "sends": one.sends,
+        "clients": one.clients,
+        "refused": list(one.refused),
+        "why": one.why,
+        "active": None if one.active is None else _figure(one.active),
+        "passive": None if one.passive is None else _figure(one.passive),
+        "undone": one.undone,
     }
 
 

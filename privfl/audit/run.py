@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from privfl.attacks import Forward, Inference, Knowledge, LabelCounts
 from privfl.audit.claimed import claims_of
-from privfl.audit.effort import Attacks, Effort, attacks_of
+from privfl.audit.effort import Attacks, Effort, attacks_of, on_statistics
 from privfl.audit.findings import AuditReport
 from privfl.audit.games import (
     AuditNotes,
     Truth,
+    attack_actively,
+    attack_presence,
     attack_probe,
     attack_property,
     attack_stream,
@@ -25,13 +27,14 @@ from privfl.audit.games import (
     tell,
 )
 from privfl.audit.lying import FRAMES, LieFinding, told_lies
+from privfl.audit.own_models import OwnModels
 from privfl.audit.rehearsal import divide, rehearse, views_of
 from privfl.audit.shadows import FederatedShadows, Shadows
 from privfl.audit.threats import ThreatModel, threat_model
-from privfl.core import ConfigError, Dataset, Loss, NotVisible, RoundPlan, require
-from privfl.engine import Scenario, forward_of
+from privfl.core import BUFFERS, ConfigError, Dataset, Loss, NotVisible, RoundPlan, require
+from privfl.engine import Scenario, forward_in
 from privfl.federation import Federation, Run
-from privfl.training import LocalSGD, Method
+from privfl.training import LocalSGD, Method, WithStatistics, plain
 
 MARGIN = 0.1
 """By what share of the range of its own samples an attacker widens the range that it expects."""
@@ -46,6 +49,8 @@ def audit(
     stream: Sequence[Inference] | None = None,
     probe: Sequence[Inference] | None = None,
     properties: Sequence[Inference] | None = None,
+    active: bool | None = None,
+    presence: Sequence[Inference] | None = None,
     attacks: Attacks | None = None,
     effort: Effort = "default",
     held_out: float = 0.5,
@@ -71,6 +76,10 @@ def audit(
             ``attacks``.
         properties: attacks on a run of images in which half of the clients have mirrored 30 % of
             their own; other data has no such run.
+        active: whether a server also sends models of its own, where it is among the adversaries;
+            None: as ``attacks`` say, and not where ``stream`` is named.
+        presence: attacks on runs in which half of the clients' data take no part; None: as
+            ``attacks`` say, and none where ``stream`` is named.
         attacks: the attacks that are not named one by one; None: those of `attacks_of` at this
             ``effort``.
         budget: seconds after which no further attack begins; those that are left out say so.
@@ -94,6 +103,9 @@ def audit(
     notes = AuditNotes([], {}, {})
     notes.deadline = None if budget is None else began + budget
     chosen = attacks_of(effort) if attacks is None else attacks
+    pushes = chosen.active and stream is None if active is None else active
+    if presence is None:
+        presence = chosen.presence if stream is None else ()
     stream, probe, properties = (
         usual if named is None else named
         for usual, named in (
@@ -102,6 +114,7 @@ def audit(
             (chosen.properties, properties),
         )
     )
+    usual_probe = attacks is None and probe is chosen.probe
     about: dict[str, dict[str, Any]] = {}
     threats: dict[tuple[str, str], ThreatModel] = {}
     data = next(iter(named.values())).scenario.workload.data
@@ -109,6 +122,7 @@ def audit(
     if "labels" in absent:
         probe = [attack for attack in probe if not isinstance(attack, LabelCounts)]
     told_by_liars: list[LieFinding] = []
+    models: list[OwnModels] = []
     for layer, federation in named.items():
         scenario = federation.scenario
         work = scenario.workload
@@ -125,7 +139,9 @@ def audit(
             if not isinstance(views, str):
                 threats[layer, adversary] = threat_model(views, knows)
         truth = Truth(small, work.data, ground)
-        attack_probe(notes, layer, probed, asked, probe, knows, truth, progress)
+        sends = BUFFERS in work.method.parts(work.model.d)
+        more = on_statistics(effort) if usual_probe and sends else ()
+        attack_probe(notes, layer, probed, asked, [*probe, *more], knows, truth, progress)
         if not work.data.x.is_floating_point():
             attack_text(notes, layer, probed, asked, chosen.text, knows, truth, progress)
         work.model.write(start)
@@ -133,6 +149,12 @@ def audit(
             tell(progress, f"{layer}: property")
             notes.told.clear()
             attack_property(notes, layer, federation, asked, properties, knows, ground, seed)
+            work.model.write(start)
+        if presence and not notes.late:
+            notes.told.clear()
+            attack_presence(
+                notes, layer, federation, asked, presence, knows, ground, seed, progress
+            )
             work.model.write(start)
         tell(progress, f"{layer}: training")
         notes.told.clear()
@@ -147,6 +169,11 @@ def audit(
             ground,
             progress,
         )
+        if pushes and "server" in asked:
+            notes.told.clear()
+            pool = replace(knows, candidates=ground.pool)
+            work.model.write(start)
+            models += attack_actively(notes, layer, federation, run, pool, ground, progress)
         if lies is not None and not notes.late:
             tell(progress, f"{layer}: liars")
             told_by_liars += told_lies(layer, scenario, run, lies)
@@ -174,6 +201,7 @@ def audit(
         threats,
         effort,
         absent,
+        tuple(models),
     )
 
 
@@ -186,9 +214,7 @@ def _absent(data: Dataset) -> dict[str, str]:
 def _knowledge(scenario: Scenario, auxiliary: Dataset, seed: int) -> Knowledge:
     """What the adversaries know: the public recipe, their own samples, and how to train."""
     work = scenario.workload
-    forward = forward_of(
-        work.model, work.loss, work.method, work.data, scenario.bound, scenario.mechanism
-    )
+    forward = forward_in(scenario)
     trainer = _trainer(work.model.module, work.method, work.loss)
     federated = None
     if trainer is not None:
@@ -218,6 +244,8 @@ def _trainer(module: nn.Module, method: Method, loss: Loss) -> Shadows | None:
     """Shadow training by the run's own method; of one that needs more of a server than the model
     (control variates), by plain steps of the same recipe.
     """
+    policy = method.policy if isinstance(method, WithStatistics) else None
+    method = plain(method)
     if not isinstance(method, LocalSGD):
         return None
     if method.parts(1):
@@ -229,7 +257,7 @@ def _trainer(module: nn.Module, method: Method, loss: Loss) -> Shadows | None:
             weighting=method.weighting,
             gradient=method.gradient,
         )
-    return Shadows(module, method, loss)
+    return Shadows(module, method, loss, policy)
 
 
 def adversaries_of(federation: Federation) -> tuple[str, ...]:

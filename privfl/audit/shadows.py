@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from privfl.core import (
     Broadcast,
+    Buffers,
     Dataset,
     FlatModel,
     LocalPlan,
@@ -28,7 +29,8 @@ from privfl.training import LocalSGD, Sequential, Stacked, Task, Workload, cross
 @dataclass(frozen=True)
 class Shadows:
     """A `Trainer` (privfl.attacks): trains K shadow clients from one start by a method, stacked
-    where the model allows.
+    where the model allows. ``buffers`` is what becomes of running statistics, which are not
+    among the changes.
 
     >>> data = Dataset(torch.randn(6, 4), torch.tensor([0, 1] * 3), classes=2)
     >>> train = Shadows(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), LocalSGD(lr=0.1))
@@ -39,6 +41,7 @@ class Shadows:
     module: nn.Module
     method: LocalSGD
     loss: Loss | None = None
+    buffers: Buffers | None = None
 
     def __call__(
         self,
@@ -58,6 +61,7 @@ class Shadows:
             self.loss or cross_entropy,
             replace(self.method, plan=plan),
             data,
+            self.buffers,
         )
         executor: Stacked | Sequential
         try:
@@ -66,7 +70,8 @@ class Shadows:
             executor = Sequential(workload)
         tasks = [Task(client, index) for client, index in enumerate(subsets)]
         out = torch.empty(len(tasks), workload.model.d)
-        executor.train(Broadcast(0, start), tasks, out, Seeds(seed))
+        beside = workload.method.broadcast(workload.method.init(workload.model.d))
+        executor.train(Broadcast(0, start, beside), tasks, out, Seeds(seed))
         return out
 
 

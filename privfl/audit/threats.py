@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from privfl.attacks import Forward, Knowledge
@@ -73,6 +73,16 @@ class ThreatModel:
         """
         acts = "deviates from the protocol" if self.active else "only looks"
         return f"sees {self.sight}, knows {self.knows}, and {acts}"
+
+    @property
+    def acting(self) -> ThreatModel:
+        """The same adversary where it deviates from the protocol.
+
+        >>> ThreatModel("D", "rows").acting.letter
+        'G'
+        """
+        letter: Letter = "F" if self.letter in ("A", "C") else "G"
+        return replace(self, letter="H" if self.letter == "H" else letter, active=True)
 
     @property
     def acts(self) -> str:

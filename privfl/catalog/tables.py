@@ -11,11 +11,12 @@ from privfl.core import (
     BatchGradient,
     Channel,
     Defence,
+    Perturbation,
     Rule,
     RuleWithMemory,
 )
 from privfl.dp import strategies
-from privfl.engine import samplers
+from privfl.engine import buffered, every_bucket, pace, samplers
 from privfl.engine.compatibility import AnyRule
 
 Table = Mapping[str, Callable[..., Any]]
@@ -25,12 +26,24 @@ SAMPLERS: PluggedTable[Callable[..., Any]] = PluggedTable(
         "all": samplers.All,
         "fixed_size": samplers.FixedSize,
         "poisson": samplers.Poisson,
+        "personal_poisson": samplers.PersonalPoisson,
         "separated": samplers.Separated,
         "cyclic_poisson": samplers.CyclicPoisson,
     },
     "privfl.samplers",
     ("draw", "sampling", "at", "participation"),
 )
+PACES: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {
+        "synchronous": pace.Synchronous,
+        "buffered": buffered.BufferedPace,
+        "stale_synchronous": buffered.StaleSynchronous,
+        "every_bucket": every_bucket.EveryBucket,
+    },
+    "privfl.paces",
+    ("synchronous", "arrivals", "scale", "participation"),
+)
+"""When clients' updates are put together."""
 BOUNDS: PluggedTable[Callable[..., Any]] = PluggedTable(
     {
         "none": dp.NoBound,
@@ -94,6 +107,7 @@ AGGREGATORS: PluggedTable[type[AnyRule]] = PluggedTable(
         "foolsgold": aggregators.FoolsGold,
         "residual_reweighting": aggregators.ResidualReweighting,
         "zeno": aggregators.Zeno,
+        "zeno_plus_plus": aggregators.ZenoPlusPlus,
         "fltrust": aggregators.FLTrust,
         "clean_gradient_filter": aggregators.CleanGradientFilter,
         "fair": aggregators.FAIR,
@@ -114,6 +128,7 @@ DEFENCES: PluggedTable[type[Defence]] = PluggedTable(
     {
         "nnm": aggregators.NearestNeighbourMixing,
         "bucketing": aggregators.Bucketing,
+        "fixed_buckets": aggregators.FixedBuckets,
         "clipping": aggregators.Clipping,
         "arc": aggregators.AdaptiveRobustClipping,
         "anomaly_score": aggregators.AnomalyScore,
@@ -183,6 +198,12 @@ GRADIENTS: PluggedTable[Callable[..., Any]] = PluggedTable(
     "privfl.gradients",
     ("batches",),
 )
+PERTURBATIONS: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {"fgsm": training.FGSM, "pgd": training.PGD, "free": training.FreeAdversarial},
+    "privfl.perturbations",
+    ("begin", "alone"),
+)
+"""Where adversarial training moves samples to."""
 ATTACKS: PluggedTable[Callable[..., Any]] = PluggedTable(
     {
         "zero": attacks.ZeroWeights,
@@ -201,6 +222,7 @@ ATTACKS: PluggedTable[Callable[..., Any]] = PluggedTable(
         "min_sum": attacks.MinSum,
         "agr_tailored": attacks.AGRTailored,
         "mimic": attacks.Mimic,
+        "dissensus": attacks.Dissensus,
         "steady": attacks.Steady,
         "free_rider": attacks.FreeRider,
         "skip_clip": attacks.SkipClip,
@@ -235,6 +257,7 @@ ATTACKS: PluggedTable[Callable[..., Any]] = PluggedTable(
         "lira": attacks.LIRA,
         "chameleon": attacks.Chameleon,
         "imprint": attacks.Imprint,
+        "loki": attacks.Loki,
         "fishing": attacks.Fishing,
         "gradient_ascent": attacks.GradientAscent,
         "multi_task": attacks.MultiTask,
@@ -250,17 +273,22 @@ INFERENCE: PluggedTable[Callable[..., Any]] = PluggedTable(
         "gauss_newton": attacks.GaussNewton,
         "linear_leakage": attacks.LinearLeakage,
         "label_counts": attacks.LabelCounts,
+        "statistic_counts": attacks.StatisticCounts,
         "loss_threshold": attacks.LossThreshold,
         "update_membership": attacks.UpdateMembership,
+        "fedmia": attacks.FedMIA,
         "shadow_membership": attacks.ShadowMembership,
         "property_inference": attacks.PropertyInference,
+        "black_box_property": attacks.BlackBoxProperty,
         "grad_inversion": attacks.GradInversion,
         "embedding_leakage": attacks.EmbeddingLeakage,
+        "dager": attacks.DAGER,
         "white_box_membership": attacks.WhiteBoxMembership,
         "source_inference": attacks.SourceInference,
         "selection_profile": attacks.SelectionProfile,
         "gradient_disaggregation": attacks.GradientDisaggregation,
         "subject_membership": attacks.SubjectMembership,
+        "client_presence": attacks.ClientPresence,
     },
     "privfl.inference_attacks",
     ("family", "infer"),
@@ -301,6 +329,7 @@ PARTS: Mapping[type, Table] = {
     Rule: AGGREGATORS,
     RuleWithMemory: AGGREGATORS,
     BatchGradient: GRADIENTS,
+    Perturbation: PERTURBATIONS,
     dp.Schedule: SCHEDULES,
     strategies.Strategy: STRATEGIES,
     attacks.Trigger: ATTACKS,
@@ -318,7 +347,9 @@ SEAMS: Mapping[str, Table] = {
     "gradients": GRADIENTS,
     "mechanisms": JoinedTable((MECHANISMS, RING_NOISE)),
     "models": MODELS,
+    "paces": PACES,
     "partitions": PARTITIONERS,
+    "perturbations": PERTURBATIONS,
     "samplers": SAMPLERS,
     "schedules": SCHEDULES,
     "server_optimizers": SERVER_OPTIMIZERS,

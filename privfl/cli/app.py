@@ -24,6 +24,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "running:run",
         "Train federatedly as a config says; leaves a run folder with a report.",
     ),
+    "gossip": (
+        "gossiping:gossip",
+        "Train without a server: every node of a graph trains, meets its neighbours, and moves.",
+    ),
     "sweep": (
         "sweeping:sweep",
         "Run a config for every combination of some keys' values, and print one row for each.",
@@ -43,9 +47,18 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "inspecting:inspect",
         "Look for a backdoor in a run's model; writes inspect.json and a page, inspect.html.",
     ),
+    "verify": (
+        "verifying:verify_run",
+        "Check a run folder against its hash-chained transcript, and print its head for"
+        " publishing.",
+    ),
     "infer": (
         "inferring:infer",
         "Ask a run's model about encrypted samples, and compare with its answers in the clear.",
+    ),
+    "vertical": (
+        "vertical:vertical",
+        "Train a network split between parties with different columns; attack it as each could.",
     ),
     "report": ("running:report", "Draw the report of a run again."),
     "list": (

@@ -183,6 +183,9 @@ def _attacked(
         if report.lies:
             told = [one.row() for one in report.lies if not one.framed or one.alarming or one.read]
             table("What liars get", told, False)
+        if report.models:
+            rows = [one.row() for one in report.models]
+            table("What a server gets that sends models of its own", rows, False)
         if said:
             table("Gates", [gate.row() for gate in said], False)
     write_record(report, folder)

@@ -97,7 +97,7 @@ def _letter(known: dict[str, str], found: re.Match[str]) -> str:
 def _made_of(folder: Path) -> Mapping[str, str]:
     try:
         return dict(json.loads((folder / "fingerprint.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return {}
 
 

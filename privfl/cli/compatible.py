@@ -39,6 +39,7 @@ def page(pairs: Sequence[Mapping[str, str]]) -> str:
     lines += ["", *brought] if brought else []
     lines += ["", "Each pair in words: privfl list --compat --json. Who reads and who may lie:"]
     lines.append("privfl list guarantees.")
+    lines.append("Rules, channels and noise act on updates: privfl vertical takes none of them.")
     return "\n".join(lines)
 
 

@@ -7,15 +7,20 @@ from typing import Any
 
 from privfl.core import ConfigError
 from privfl.dp import above
-from privfl.report import read_records
+from privfl.report import as_written, read_records
 
 
 def result_row(folder: Path, as_json: bool) -> dict[str, Any]:
     """A row; people read an epsilon that is never less than it is, as in the sentences below.
 
     Raises:
-        ConfigError: the run in the folder has not ended.
+        ConfigError: the run in the folder has not ended, or a file of it is damaged.
     """
+    with as_written(folder):
+        return _row(folder, as_json)
+
+
+def _row(folder: Path, as_json: bool) -> dict[str, Any]:
     records, summary = read_records(folder)
     if not summary:
         raise ConfigError(f"the run in '{folder}' has not ended: privfl run --resume {folder}")

@@ -11,6 +11,7 @@ import typer
 from privfl.cli.rows import result_row
 from privfl.cli.screen import bar, say, table
 from privfl.core import ConfigError
+from privfl.dp import above
 from privfl.engine import PUBLIC
 from privfl.federation import Federation, Tracker
 from privfl.report import config_in, play_honest, read_records, write_report
@@ -88,6 +89,9 @@ def run(
     table("Result", [result_row(folder, as_json)], as_json)
     for line in result.summary["privacy"]:
         say(f"privfl: {line['claim']}")
+    for one in result.summary.get("personal", ()):
+        spent = "none" if one["epsilon"] is None else above(one["epsilon"])
+        say(f"privfl: class '{one['class']}', drawn at rate {one['rate']:.4g}: epsilon {spent}")
     say(f"privfl: the run is in {folder}, its report in {page}")
     if federation.claims_privacy:
         say(f"privfl: what may be published of it is in {folder / PUBLIC}, and nowhere else")

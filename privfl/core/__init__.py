@@ -60,6 +60,7 @@ from privfl.core.errors import (
     ConfigError,
     DataCorrupt,
     DataMissing,
+    NobodyLeft,
     NotVisible,
     ParticipationBroken,
     PlanRefused,
@@ -71,7 +72,7 @@ from privfl.core.errors import (
     unknown,
 )
 from privfl.core.examples import Examples
-from privfl.core.flat import FlatModel, Slot
+from privfl.core.flat import FlatModel, Slot, running_layers
 from privfl.core.guarantee import (
     DOES,
     FOLLOWS,
@@ -93,13 +94,17 @@ from privfl.core.identity import KnownKeys, PartyKeys, no_helper, refuse_others_
 from privfl.core.judgement import Judgement
 from privfl.core.library import PICTURES, Library
 from privfl.core.local import (
+    BUFFERS,
     BatchGradient,
+    Buffers,
     ClientState,
     LocalPlan,
     LocalRecipe,
     LocalTraining,
     Loss,
     Objective,
+    Perturbation,
+    Presenting,
     PrivateGradient,
     Weighting,
     is_private,
@@ -190,6 +195,7 @@ from privfl.core.with_memory import Participation, RunNoise, WithMemory
 from privfl.core.yaml_text import mapping_in, value_of
 
 __all__ = [
+    "BUFFERS",
     "DOES",
     "FOLLOWS",
     "FRAME_ROOM",
@@ -218,6 +224,7 @@ __all__ = [
     "BroadcastPoison",
     "BudgetSpent",
     "Buffer",
+    "Buffers",
     "Bundle",
     "CannotWrite",
     "Carried",
@@ -282,6 +289,7 @@ __all__ = [
     "Needs",
     "NeighbourRelation",
     "Neighbours",
+    "NobodyLeft",
     "NoiseSource",
     "NoisySteps",
     "NotVisible",
@@ -299,8 +307,10 @@ __all__ = [
     "PartyKeys",
     "PartyPoison",
     "Path",
+    "Perturbation",
     "PlanRefused",
     "Power",
+    "Presenting",
     "PrivateGradient",
     "PrivflError",
     "Quota",
@@ -378,6 +388,7 @@ __all__ = [
     "poisons_updates",
     "refuse_others_keys",
     "require",
+    "running_layers",
     "seal_state",
     "secret_generator",
     "unknown",

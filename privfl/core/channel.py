@@ -144,7 +144,8 @@ class Able:
     of the weighted sum of a plan's whole cohort. ``rounds_off``: how far a value of the update of a
     client of this weight can be rounded off. ``keyed``: its members use their own keys and the
     directory, whether mail is signed or not. ``joins``: a client is set up later without a new key
-    set-up of the others, who keep their identities and what guards them from replays. ``deals``
+    set-up of the others, who keep their identities and what guards them from replays. ``carries``:
+    a round hands its cohort keys for the next, in which the same cohort is expected. ``deals``
     makes what a dealer can make before rounds. ``warnings`` are sentences that a report must show.
 
     >>> Able().told
@@ -165,6 +166,7 @@ class Able:
     informed: bool = False
     keyed: bool = False
     joins: bool = False
+    carries: bool = False
     deals: DealsAhead | None = None
     warnings: tuple[str, ...] = ()
 

@@ -4,9 +4,11 @@ late, and counts every byte.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -49,7 +51,7 @@ NO_FAULTS = Faults()
 @dataclass(frozen=True, slots=True)
 class Message:
     """One message: who to whom, in which exchange, how long; the body only where an audit asked for
-    it.
+    it, its SHA-256 (hex) where the run's transcript is chained.
     """
 
     exchange: int
@@ -57,6 +59,23 @@ class Message:
     receiver: PartyId
     size: int
     body: bytes | None = field(default=None, repr=False)
+    digest: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        exchange: int,
+        sender: PartyId,
+        receiver: PartyId,
+        body: Buffer,
+        *,
+        keep_bodies: bool = False,
+        digests: bool = False,
+    ) -> Message:
+        """A record of ``body`` on its way."""
+        kept = bytes(body) if keep_bodies else None
+        digest = hashlib.sha256(body).hexdigest() if digests else None
+        return cls(exchange, sender, receiver, len(body), kept, digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +228,12 @@ class Driver(Protocol):
     """
 
     def __call__(
-        self, parties: Mapping[PartyId, Party], faults: Faults, *, keep_bodies: bool
+        self,
+        parties: Mapping[PartyId, Party],
+        faults: Faults,
+        *,
+        keep_bodies: bool,
+        digests: bool = False,
     ) -> Outcome[None]:
         """One run, in which nothing is opened."""
         ...
@@ -245,6 +269,7 @@ def drive_parts(
     faults: Faults = NO_FAULTS,
     *,
     keep_bodies: bool = False,
+    digests: bool = False,
     driver: Driver | None = None,
 ) -> Carried[O]:
     """`drive` for a round of several parts, which travel together.
@@ -254,6 +279,7 @@ def drive_parts(
         others: everybody else's parties, by name and part; who takes part in none is left out.
         faults: as in `drive`; a Byzantine party runs its own code in each part.
         keep_bodies: as in `drive`.
+        digests: note the SHA-256 of every message.
         driver: as in `drive`.
     """
     carry = driver or drive_all
@@ -261,7 +287,7 @@ def drive_parts(
     if len(openers) == 1:
         (part,) = openers
         alone = {who: parties[part] for who, parties in cast.items() if part in parties}
-        one = carry(alone, faults, keep_bodies=keep_bodies)
+        one = carry(alone, faults, keep_bodies=keep_bodies, digests=digests)
         return _carried(one, {part: openers[part].result}, {part: one.aborts})
     bundles = {who: Bundle(parties) for who, parties in cast.items()}
     liars = {
@@ -271,7 +297,7 @@ def drive_parts(
     }
     bundles |= liars  # whatever the driver puts around a bundle, it knows whose it is
     told = replace(faults, byzantine=dict.fromkeys(liars, _as_it_is))
-    outcome = carry(bundles, told, keep_bodies=keep_bodies)
+    outcome = carry(bundles, told, keep_bodies=keep_bodies, digests=digests)
     aborts = {
         part: {
             **outcome.aborts,
@@ -296,7 +322,11 @@ def _carried(
 
 
 def drive_all(
-    parties: Mapping[PartyId, Party], faults: Faults = NO_FAULTS, *, keep_bodies: bool = False
+    parties: Mapping[PartyId, Party],
+    faults: Faults = NO_FAULTS,
+    *,
+    keep_bodies: bool = False,
+    digests: bool = False,
 ) -> Outcome[None]:
     """`drive` for a run that opens nothing, such as a key set-up."""
     cast = {
@@ -307,15 +337,14 @@ def drive_all(
     lying = faults.byzantine.keys() | faults.relayed.keys()
     aborts: dict[PartyId, Abort] = {}
     messages: list[Message] = []
+    noted = partial(Message.of, keep_bodies=keep_bodies, digests=digests)
     seconds = dict.fromkeys(cast, 0.0)
     post = _Post(faults)
     arriving: Mapping[PartyId, Mail] = dict.fromkeys(cast, _NO_MAIL)
     for exchange in range(MAX_EXCHANGES):
         for who, inbox in arriving.items():
             for sender, body in inbox.items():
-                messages.append(
-                    Message(exchange, sender, who, len(body), bytes(body) if keep_bodies else None)
-                )
+                messages.append(noted(exchange, sender, who, body))
             if who in aborts or faults.silent_from.get(who, exchange + 1) <= exchange:
                 continue
             began = time.thread_time()

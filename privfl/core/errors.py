@@ -70,6 +70,10 @@ class RoundFailed(PrivflError, RuntimeError):
     """A round that opened nothing: who was lost, at which exchange, and who is blamed."""
 
 
+class NobodyLeft(PrivflError, RuntimeError):
+    """A round of an asynchronous run for which nobody is left who may deliver."""
+
+
 class ParticipationBroken(PrivflError, ValueError):
     """A client that takes part sooner or more often than the noise of a run was made for."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +29,11 @@ class FlatModel:
     """A module whose parameters are views of one vector ``flat`` [d], and whose gradients are views
     of one vector ``grad`` [d].
 
-    Reading or writing the whole model is one copy. Buffers are not part of it, so layers that train
-    through buffers are refused.
+    Reading or writing the whole model is one copy. The running means and variances of its layers
+    (BatchNorm's and their like) are views of a second vector ``state`` [s], in the same way, and
+    their counts of batches of a third, ``counts`` [c], of whole numbers; what becomes of these in a
+    federation is `privfl.training.WithStatistics`'s to say. Other buffers are constants, which no
+    training changes.
 
     A copy, a pickle and what `torch.save` wrote are flat models of their own, with a gradient of
     zero. Views do not outlive copying or pickling, so the module travels, as large as it is, and is
@@ -37,9 +41,7 @@ class FlatModel:
     one.
 
     Raises:
-        UnsupportedModel: no trainable parameters, or BatchNorm-like running statistics, which
-            averaging parameters leaves behind and which leak through every sample of a batch;
-            GroupNorm is the usual replacement.
+        UnsupportedModel: no trainable parameters.
 
     >>> model = FlatModel(nn.Linear(3, 2))
     >>> model.d
@@ -50,7 +52,6 @@ class FlatModel:
     """
 
     def __init__(self, module: nn.Module, device: torch.device | str = "cpu") -> None:
-        refuse_running_statistics(module)
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         if not named:
             raise UnsupportedModel("the model has no trainable parameters.")
@@ -68,9 +69,22 @@ class FlatModel:
             slots.append(Slot(name, p.shape, start, stop))
             start = stop
         self.slots = tuple(slots)
+        kept = list(_buffers(self.module))
+        floating = [one for one in kept if one[2].is_floating_point()]
+        whole = [one for one in kept if not one[2].is_floating_point()]
+        self.state, self.state_slots = _as_one(floating, torch.float32, device)
+        self.counts, _ = _as_one(whole, torch.int64, device)
+
+    @property
+    def s(self) -> int:
+        """How many running means and variances there are."""
+        return len(self.state)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _flat_again, (type(self), copy.deepcopy(self.module))
+        module = copy.deepcopy(self.module)
+        for layer, name, buffer in _buffers(module):  # a view would take the whole vector along
+            layer.register_buffer(name.rpartition(".")[2], buffer.clone())
+        return _flat_again, (type(self), module)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FlatModel:
         return _flat_again(type(self), copy.deepcopy(self.module, memo))
@@ -92,9 +106,35 @@ class FlatModel:
             )
         self.flat.copy_(parameters)
 
+    def write_state(self, state: Vector) -> None:
+        """Replace the running means and variances.
+
+        Raises:
+            BadUpdate: the vector has another length.
+
+        >>> model = FlatModel(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)))
+        >>> model.state
+        tensor([0., 0., 1., 1.])
+        >>> model.write_state(torch.arange(4.0))
+        >>> model.module[1].running_var
+        tensor([2., 3.])
+        """
+        if state.shape != self.state.shape:
+            raise BadUpdate(
+                f"the model has {self.s} running means and variances, and got a vector of shape"
+                f" {tuple(state.shape)}."
+            )
+        self.state.copy_(state)
+
     def parts(self, vector: Vector) -> dict[str, Tensor]:
         """Views of a flat vector, by parameter name, in the parameters' shapes."""
         return {slot.name: vector[slot.start : slot.stop].view(slot.shape) for slot in self.slots}
+
+    def state_parts(self, state: Vector) -> dict[str, Tensor]:
+        """Views of a vector of running means and variances [s], by buffer name."""
+        return {
+            slot.name: state[slot.start : slot.stop].view(slot.shape) for slot in self.state_slots
+        }
 
 
 def _flat_again(kind: type[FlatModel], module: nn.Module) -> FlatModel:
@@ -102,18 +142,54 @@ def _flat_again(kind: type[FlatModel], module: nn.Module) -> FlatModel:
     return kind(module, next(p for p in module.parameters() if p.requires_grad).device)
 
 
+def running_layers(module: nn.Module) -> list[tuple[str, _NormBase]]:
+    """The layers that keep running means and variances, by name, in the module's order.
+
+    >>> [name for name, _ in running_layers(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))]
+    ['1']
+    """
+    return [
+        (name, layer)
+        for name, layer in module.named_modules()
+        if isinstance(layer, _NormBase) and layer.track_running_stats
+    ]
+
+
 def refuse_running_statistics(module: nn.Module) -> None:
-    """Refuse layers that train through buffers, by name.
+    """Refuse layers that train through buffers, by name, where nothing says what becomes of them.
 
     Raises:
         UnsupportedModel: there is one.
 
     >>> refuse_running_statistics(nn.Sequential(nn.Linear(2, 2), nn.GroupNorm(1, 2)))
     """
-    for name, layer in module.named_modules():
-        if isinstance(layer, _NormBase) and layer.track_running_stats:
-            raise UnsupportedModel(
-                f"layer '{name}' is a {type(layer).__name__}: its running statistics are no"
-                " parameters, so federated averaging loses them, and it mixes the samples of a"
-                " batch, so per-sample privacy is impossible. Use GroupNorm."
-            )
+    for name, layer in running_layers(module):
+        raise UnsupportedModel(
+            f"layer '{name}' is a {type(layer).__name__}: its running statistics are no parameters,"
+            " so federated averaging loses them, and it mixes the samples of a batch, so per-sample"
+            " privacy is impossible. Use GroupNorm."
+        )
+
+
+def _buffers(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    """The buffers that training changes: their layer, their whole name, themselves."""
+    for above, layer in running_layers(module):
+        for name, buffer in layer.named_buffers(above, recurse=False):
+            yield layer, name, buffer
+
+
+def _as_one(
+    buffers: list[tuple[nn.Module, str, Tensor]], dtype: torch.dtype, device: torch.device | str
+) -> tuple[Tensor, tuple[Slot, ...]]:
+    """One vector with all values of these buffers, which become views of it."""
+    whole = torch.empty(sum(one.numel() for *_, one in buffers), dtype=dtype, device=device)
+    slots: list[Slot] = []
+    start = 0
+    for layer, name, buffer in buffers:
+        stop = start + buffer.numel()
+        whole[start:stop] = buffer.detach().reshape(-1)
+        view = whole[start:stop].view(buffer.shape)
+        layer.register_buffer(name.rpartition(".")[2], view)
+        slots.append(Slot(name, buffer.shape, start, stop))
+        start = stop
+    return whole, tuple(slots)

@@ -26,6 +26,16 @@ Weighting: TypeAlias = Literal["samples", "uniform"]
 """Whether a client weighs its number of samples, or as much as every other."""
 
 
+Buffers: TypeAlias = Literal["averaged", "local", "frozen"]
+"""What becomes of a network's running statistics: averaged over clients, each client's own, or as
+the model began with them.
+"""
+BUFFERS = "buffers"
+"""The part of a round in which clients send the change of their running statistics, and the name
+under which the server broadcasts its own.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class ClientState:
     """What one client's training remembers between rounds, by name: control variates, momentum.
@@ -127,6 +137,30 @@ class PrivateGradient(BatchGradient, Protocol):
 def is_private(gradient: BatchGradient) -> TypeGuard[PrivateGradient]:
     """Whether a gradient declares that it claims privacy."""
     return gradient.private
+
+
+Presenting: TypeAlias = Callable[[nn.Module, Loss, Tensor, Tensor], Iterator[Tensor]]
+"""(module, loss, x, y) -> the samples [b, ...] that each step on a batch is taken on, one after the
+other. Each step has been taken, with its gradient in them where they ask for one, before the next
+are asked for.
+"""
+
+
+@runtime_checkable
+class Perturbation(Protocol):
+    """The sample seat of local training: a batch's samples are moved before their gradient is
+    taken (adversarial training). ``alone``: where one sample is moved to hangs on no other, and
+    each batch is stepped on once.
+    """
+
+    @property
+    def alone(self) -> bool:
+        """Whether clipping still bounds what one sample changes."""
+        ...
+
+    def begin(self) -> Presenting:
+        """One training's perturbations, with what they remember of it."""
+        ...
 
 
 @runtime_checkable

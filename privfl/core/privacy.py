@@ -217,11 +217,16 @@ class Charge:
                 "coins": "public",
                 **data,
                 "event": DpEvent(**data["event"]),
-                "sampling": Sampling(**data["sampling"]),
+                "sampling": _sampling(data["sampling"]),
                 "cohort": cohort,
                 "users": users,
             }
         )
+
+
+def _sampling(data: Mapping[str, Any]) -> Sampling:
+    classes = tuple((str(name), rate, n) for name, rate, n in data.get("classes", ()))
+    return Sampling(**{**data, "classes": classes})
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,8 +70,12 @@ class View:
     the broadcast has them). ``opened`` is what the adversary could really compute from its own mail
     and keys, by part; ``disclosed`` what the protocol leaked to it by name. ``mail`` is what its
     parties received, ``wire`` the sizes (and, for taps, bodies) of all messages. ``own`` are the
-    updates of its own clients. ``facts`` are public: clip, noise, learning rate, local steps, the
-    forward model of an adaptive attack.
+    updates of its own clients. ``extra`` are the vectors that are broadcast beside the model before
+    the round, by name, and ``extra_after`` those beside the model after it: control variates,
+    running statistics. ``facts`` are public: clip, noise, learning rate, local steps, the
+    forward model of an adaptive attack. ``bases`` are the models [d] of the clients of an
+    asynchronous round that began with an older one than ``before``, and ``scales`` by what their
+    bounded updates were multiplied for that: both are public, because who was sent what when is.
     """
 
     adversary: str
@@ -84,6 +88,20 @@ class View:
     wire: tuple[Message, ...] = field(default=(), repr=False)
     own: Mapping[ClientId, Update] = field(default_factory=dict, repr=False)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    bases: Mapping[ClientId, Vector] = field(default_factory=dict, repr=False)
+    scales: Mapping[ClientId, float] = field(default_factory=dict)
+    extra: Mapping[str, Vector] = field(default_factory=dict, repr=False)
+    extra_after: Mapping[str, Vector] = field(default_factory=dict, repr=False)
+
+    def base(self, client: ClientId | None) -> Vector:
+        """The model [d] that a client trained from; ``before`` where that is nobody's in
+        particular.
+        """
+        return self.before if client is None else self.bases.get(client, self.before)
+
+    def scale(self, client: ClientId | None) -> float:
+        """By what a client's bounded update was multiplied; 1 where nothing is known of it."""
+        return 1.0 if client is None else self.scales.get(client, 1.0)
 
     @property
     def rows(self) -> Rows:
@@ -127,7 +145,11 @@ class Transcript:
     what came of its protocol runs, by part, ``seconds`` wall time by stage, ``charges`` what the
     round spent, ``incidents`` what went wrong, ``fired`` what the defences did, in words,
     ``judgements`` what they made of each client. ``liars`` are the clients through which an
-    attacker acted: scorers hold judgements against them, and no rule is told.
+    attacker acted: scorers hold judgements against them, and no rule is told. ``plans`` are
+    those of all parts (empty: of ``delta`` alone, which is ``plan``). ``bases`` and
+    ``scales`` are as in `View`; ``staleness`` is by client how many versions old its base was, and
+    ``time`` the simulated time when the round was full (None: no time was simulated). ``extra`` and
+    ``extra_after`` are the vectors that are broadcast beside the two models.
     """
 
     plan: RoundPlan
@@ -144,6 +166,13 @@ class Transcript:
     facts: Mapping[str, Any] = field(default_factory=dict)
     channel: Channel[Any] | None = field(default=None, repr=False)
     members: Mapping[PartyId, Member] = field(default_factory=dict, repr=False)
+    plans: Mapping[str, RoundPlan] = field(default_factory=dict)
+    bases: Mapping[ClientId, Vector] = field(default_factory=dict, repr=False)
+    scales: Mapping[ClientId, float] = field(default_factory=dict)
+    staleness: Mapping[ClientId, int] = field(default_factory=dict)
+    time: float | None = None
+    extra: Mapping[str, Vector] = field(default_factory=dict, repr=False)
+    extra_after: Mapping[str, Vector] = field(default_factory=dict, repr=False)
 
     @property
     def bytes_sent(self) -> int:
@@ -199,6 +228,10 @@ class Transcript:
             wire,
             own,
             self.facts,
+            self.bases,
+            self.scales,
+            self.extra,
+            self.extra_after,
         )
 
     def _key_holders(self, channel: Channel[Any]) -> frozenset[PartyId]:

@@ -74,6 +74,10 @@ def mapping_in(path: Path) -> dict[Any, Any]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read the config '{path}': {error.strerror or error}.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"'{path}' is no YAML: byte {error.start} is no text in UTF-8. Save it as UTF-8."
+        ) from None
     try:
         raw = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:

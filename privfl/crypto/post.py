@@ -244,6 +244,7 @@ def drive_signed(
     scene: bytes,
     others: Mapping[PartyId, bytes] = MappingProxyType({}),
     keep_bodies: bool = False,
+    digests: bool = False,
 ) -> Outcome[None]:
     """`drive_all` with a post around every party, where one process holds everybody's keys.
 
@@ -257,6 +258,7 @@ def drive_signed(
         scene: what the letters are bound to, new for every call.
         others: what the letters of parties are bound to that were told another scene.
         keep_bodies: keep every letter; `Outcome.received` opens what the asked parties can.
+        digests: note the SHA-256 of every letter as it travels.
     """
     posts = {
         who: Post(keys[who], directory, others.get(who, scene), party)
@@ -267,7 +269,9 @@ def drive_signed(
         return lambda _: replace(post, inner=lie(post.inner))
 
     lies = {who: behind(posts[who], lie) for who, lie in faults.byzantine.items() if who in posts}
-    outcome = drive_all(posts, replace(faults, byzantine=lies), keep_bodies=keep_bodies)
+    outcome = drive_all(
+        posts, replace(faults, byzantine=lies), keep_bodies=keep_bodies, digests=digests
+    )
     return replace(
         outcome,
         refused=tuple(refusal for post in posts.values() for refusal in post.refused),

@@ -10,6 +10,7 @@ from typing import Any
 
 from privfl.core import ConfigError, unknown
 from privfl.data.adult import Adult
+from privfl.data.aligned import Holding, aligned, column_of, dealt_columns
 from privfl.data.cifar10 import Cifar10
 from privfl.data.digits import Digits
 from privfl.data.fashion_mnist import FashionMnist
@@ -42,6 +43,7 @@ __all__ = [
     "Dirichlet",
     "FashionMnist",
     "HeartDisease",
+    "Holding",
     "HuggingFace",
     "Mnist",
     "Natural",
@@ -56,8 +58,11 @@ __all__ = [
     "Shakespeare",
     "Shards",
     "Split",
+    "aligned",
+    "column_of",
     "data_folder",
     "dataset_of",
+    "dealt_columns",
     "fetch",
     "label_counts",
     "load",

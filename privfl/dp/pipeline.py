@@ -43,6 +43,7 @@ from privfl.dp.refusals import (
     UNBOUNDED,
     noised,
     refuse_other_neighbours,
+    refuse_personal_rates,
     refuse_seen_presence,
     refuse_unpriced_sample,
     refuse_users_over_rounds,
@@ -127,6 +128,12 @@ class Pipeline:
             if central and self.sampling.scheme == "poisson":
                 self._refuse_unless_linear(part)
         refuse_users_over_rounds(self.releases, self.sampling)
+        refuse_personal_rates(
+            self.sampling,
+            amplified=self._amplified,
+            local=any(one.rule is None for one in self.releases.values()),
+            over=any(one.over is not None for one in self.releases.values()),
+        )
         if self._amplified:
             refuse_unpriced_sample(self.releases, self.neighbours, self.sampling)
         refuse_seen_presence(
@@ -149,7 +156,8 @@ class Pipeline:
     @property
     def _drawn(self) -> bool:
         """Whether there is anybody who is not drawn."""
-        return self.sampling.scheme in ("poisson", "fixed_size") and self.sampling.rate < 1
+        least = min((rate for _, rate, _ in self.sampling.classes), default=self.sampling.rate)
+        return self.sampling.scheme in ("poisson", "fixed_size") and least < 1
 
     @property
     def _at_several(self) -> bool:

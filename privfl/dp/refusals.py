@@ -26,11 +26,18 @@ def refuse_other_neighbours(releases: Releases, neighbours: Neighbours, sampling
     """Refuse neighbours who differ in another way than the sampling or the noise is made for.
 
     Raises:
-        ConfigError: a client comes or goes, and cohorts are of a fixed size or noise is correlated.
+        ConfigError: a client comes or goes, and cohorts are of a fixed size or of who is ready, or
+            noise is correlated.
     """
     if (neighbours.relation, sampling.scheme) == ("add_remove", "fixed_size"):
         raise ConfigError(
             "a cohort of a fixed size has no neighbour with a client more or less: claim"
+            " replace_one."
+        )
+    if (neighbours.relation, sampling.scheme) == ("add_remove", "arrival"):
+        raise ConfigError(
+            "who arrives when hangs on who else is there, so that a client that comes or goes"
+            " changes who takes part in every round: claim zero_out (it is there and sends zero) or"
             " replace_one."
         )
     over = any(release.over is not None for release in releases.values())
@@ -52,6 +59,31 @@ def refuse_users_over_rounds(releases: Releases, sampling: Sampling) -> None:
         raise ConfigError(
             f"correlated noise is made for how often one client comes, and a user at"
             f" {sampling.group} clients comes more often: set max_clients_per_user to 1."
+        )
+
+
+def refuse_personal_rates(sampling: Sampling, *, amplified: bool, local: bool, over: bool) -> None:
+    """Refuse rates of clients' own where they save nobody anything, or nobody knows what.
+
+    Raises:
+        ConfigError: whom the claim is against sees who is drawn; noise is in each row, or hangs
+            together over rounds; a user is at several clients, who may be of several classes.
+    """
+    if not sampling.classes:
+        return
+    why = ""
+    if local:
+        why = "every client noises its own row, and pays in full for each round that it is in"
+    elif over:
+        why = "correlated noise is priced at one rate for everybody"
+    elif sampling.group > 1:
+        why = f"a user is at {sampling.group} clients, which may have several rates"
+    elif not amplified:
+        why = "whoever the claim is against sees who is drawn, so a lower rate saves nothing"
+    if why:
+        raise ConfigError(
+            f"clients are drawn at rates of their own, and {why}: use the sampler poisson, or noise"
+            " on the aggregate against those who do not see cohorts."
         )
 
 

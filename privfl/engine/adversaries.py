@@ -15,6 +15,7 @@ from privfl.attacks.backdoor.learned import LearnedTrigger
 from privfl.core import (
     Attack,
     Bounded,
+    Broadcast,
     ClientId,
     ClientState,
     CoinSource,
@@ -45,7 +46,7 @@ from privfl.engine.path import RealPath
 from privfl.engine.records import ACTED, ATTACK
 from privfl.engine.scenario import Scenario
 from privfl.engine.state import RunState
-from privfl.training import Task, evaluate
+from privfl.training import Task, WithStatistics, evaluate, plain
 
 OWN_SAMPLES = 512
 """On how many of their own samples at most attackers try a model."""
@@ -84,7 +85,7 @@ class Adversaries:
     def task(self, client: ClientId, order: Order, state: RunState) -> Task:
         """A client's training in a round, as the attackers that act through it have it."""
         method: Any = None
-        sent = None
+        sent = order.bases.get(client)
         spoilers: list[int] = []
         plan = order.plan
         for i, attack in self._through(client, plan.number):
@@ -93,11 +94,11 @@ class Adversaries:
             if poisons_training(attack):
                 method = attack.poison_training(RoundKnowledge(plan, state.parameters, state.last))
             if bends_loss(attack):
-                trained = self.scenario.workload.method
+                trained = plain(self.scenario.workload.method)
                 method = replace(trained, objective=attack)  # type: ignore[type-var]
             if poisons_broadcast(attack):
                 rng = self.seeds.generator("broadcast", plan.number, client)
-                sent = attack.poison_broadcast(order.base, client, rng)
+                sent = attack.poison_broadcast(sent or order.base, client, rng)
         data = self._data(client, tuple(spoilers)) if spoilers else None
         if data is None and method is not None:  # with all that an attacker knows of its samples
             data = self._honest_data(client)
@@ -218,12 +219,14 @@ class Adversaries:
         team: Sequence[ClientId],
         honest: Sequence[ClientId],
     ) -> RoundKnowledge:
-        path = RealPath(order, state, self.seeds, attack.knows == "rule")
+        path = RealPath(order, state, self.seeds, attack.knows == "rule", tuple(team))
         most = order.plan.max_weight  # what a client half makes of any larger claim
         claims = {client: min(update.weight, most) for client, update in updates.items()}
         benign: Rows | None = None
         if attack.knows in ("benign", "rule") and honest:
-            sent = path.sent(torch.stack([updates[client].delta for client in honest]))
+            sent = replace(path, team=tuple(honest)).sent(
+                torch.stack([updates[client].delta for client in honest])
+            )
             weights = torch.tensor([claims[client] for client in honest])
             benign = Rows(sent, weights, tuple(honest))
         return RoundKnowledge(
@@ -235,14 +238,16 @@ class Adversaries:
             weights=torch.tensor([claims[client] for client in team]),
             total=float(sum(claims.values())),
             rate=float(self.scenario.server_optimizer.lr),
-            loss=lambda model: self._loss(team, model),
+            loss=lambda model: self._loss(team, model, order.base),
         )
 
-    def _loss(self, team: Sequence[ClientId], parameters: Vector) -> float:
+    def _loss(self, team: Sequence[ClientId], parameters: Vector, base: Broadcast) -> float:
         """The mean loss of a model [d] on samples of this team's own."""
         index = torch.cat([self.scenario.clients[client] for client in team])
         work = self.scenario.workload
         work.model.write(parameters)
+        if isinstance(work.method, WithStatistics):
+            work.method.stand(work.model, base.aux)
         step = -(-len(index) // OWN_SAMPLES)
         return evaluate(work.model.module, work.data.take(index[::step])).loss
 

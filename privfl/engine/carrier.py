@@ -87,10 +87,18 @@ class Carrier(Protocol[O_co]):
         ...
 
     def play(
-        self, order: Order, state: RunState, notes: Notes, charge: Charging, *, keep: bool = False
+        self,
+        order: Order,
+        state: RunState,
+        notes: Notes,
+        charge: Charging,
+        *,
+        keep: bool = False,
+        digests: bool = False,
     ) -> Returned[O_co]:
-        """Train, prepare, bound, send and open, for the whole cohort; ``keep`` keeps every message.
-        ``charge`` is called once, before anything that hangs on clients' data is sent.
+        """Train, prepare, bound, send and open, for the whole cohort; ``keep`` keeps every message,
+        ``digests`` the SHA-256 of each. ``charge`` is called once, before anything that hangs on
+        clients' data is sent.
 
         Raises:
             RoundFailed: training failed at every client of the cohort.
@@ -128,7 +136,14 @@ class Simulated(Generic[O]):
             notes.refused(self.session.setup_refused)
 
     def play(
-        self, order: Order, state: RunState, notes: Notes, charge: Charging, *, keep: bool = False
+        self,
+        order: Order,
+        state: RunState,
+        notes: Notes,
+        charge: Charging,
+        *,
+        keep: bool = False,
+        digests: bool = False,
     ) -> Returned[O]:
         """One round; see `Carrier.play`."""
         with notes.stage("train"):
@@ -157,6 +172,7 @@ class Simulated(Generic[O]):
                 parties,
                 replace(self.faults, byzantine=liars),
                 keep_bodies=keep,
+                digests=digests,
                 plans_of=told.to,
             )
         return replace(
@@ -196,7 +212,8 @@ class Simulated(Generic[O]):
             frames[client] = whole[row * stride : (row + 1) * stride]
             states[client] = result.state
             losses.append(result.loss)
-        if not updates and not order.pipeline.private:  # then it would tell of clients' data
+        alone = order.side.synchronous and not order.pipeline.private
+        if not updates and alone:  # with noise it would tell of clients' data
             charge(noisy)
             first = next(result for result in results if isinstance(result, Failed))
             raise RoundFailed(
@@ -204,7 +221,11 @@ class Simulated(Generic[O]):
                 f" {first.client}: {first.why}"
             )
         made = replace(nothing, clients=states, losses=tuple(losses))
-        sent = {task.client: task.broadcast for task in tasks if task.broadcast is not None}
+        sent = {
+            task.client: task.broadcast
+            for task in tasks
+            if task.broadcast is not None and task.broadcast is not order.bases.get(task.client)
+        }
         return updates, frames, made, noisy, Told.of(order, sent)
 
     def _prepare(
@@ -219,7 +240,8 @@ class Simulated(Generic[O]):
             if not self.adversaries.obeys(client, order.plan.number):
                 continue
             known = {i: memory[i][client] for i in side.seats if client in memory.get(i, {})}
-            sent, kept, at = side.prepared(update, known, order.plan, order.base.parameters)
+            start = order.base_of(client).parameters
+            sent, kept, at = side.prepared(update, known, order.plan, start)
             for i, remembered in kept.items():
                 memory.setdefault(i, {})[client] = remembered
             for i in at:
@@ -242,12 +264,15 @@ class Simulated(Generic[O]):
         notes: Notes,
     ) -> dict[ClientId, Mapping[str, Bounded]]:
         sent: dict[ClientId, Mapping[str, Bounded]] = {}
-        sent_to_all, refused_by = order.base.digest, set[ClientId]()
+        refused_by = set[ClientId]()
         for client, update in prepared.items():
             conduct = self.adversaries.conduct(client, order.plan.number)
-            plans, base = told.plans_of(client), told.models.get(client, sent_to_all)
+            plans = told.plans_of(client)
+            base = told.models.get(client) or order.digest_of(client)
             try:
-                sent[client] = order.side.bounded(plans, update, base, frames[client], conduct)
+                sent[client] = order.side.bounded(
+                    plans, update, base, frames[client], conduct, order.scale(client)
+                )
             except PlanRefused as refused:
                 refused_by.add(client)
                 notes.wrong("plan", str(refused), client)
@@ -257,7 +282,10 @@ class Simulated(Generic[O]):
         # scaled by the number of rows, and its scale would tell
         for client in order.plan.cohort if order.pipeline.private else ():
             if client not in sent and client not in refused_by:
-                plans, base = told.plans_of(client), told.models.get(client, sent_to_all)
+                plans, base = (
+                    told.plans_of(client),
+                    told.models.get(client) or order.digest_of(client),
+                )
                 sent[client] = order.side.bounded(plans, nothing_of(order.plans, client), base)
         return sent
 

@@ -60,7 +60,7 @@ def save(folder: Path, step: int, state: Any, about: Mapping[str, Any] | None = 
     }
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     files[_MANIFEST] = _manifest({"step": step, "about": dict(about or {}), "files": hashes})
-    draft, done = folder / f".draft-{os.getpid()}", folder / f"step-{step:08d}"
+    draft, done = folder / f".draft-{os.getpid()}", step_of(folder, step)
     with said(folder):
         make_folder(folder)
         shutil.rmtree(draft, ignore_errors=True)
@@ -75,6 +75,28 @@ def save(folder: Path, step: int, state: Any, about: Mapping[str, Any] | None = 
         sync_folder(folder)
     _forget(folder, done)
     return done
+
+
+def step_of(folder: Path, step: int) -> Path:
+    """Where a step lies."""
+    return folder / f"step-{step:08d}"
+
+
+def hashes_of(step: Path) -> Mapping[str, str]:
+    """The SHA-256 of each file of a step that was saved, by name."""
+    manifest = (step / _MANIFEST).read_bytes()
+    files: Mapping[str, str] = json.loads(manifest)["files"]
+    return {_MANIFEST: hashlib.sha256(manifest).hexdigest(), **files}
+
+
+def about_of(step: Path) -> Mapping[str, Any]:
+    """What was saved about a step.
+
+    Raises:
+        DataCorrupt: a file of it is not what its hash says.
+    """
+    found: Mapping[str, Any] = _checked(step)["about"]
+    return found
 
 
 def load(

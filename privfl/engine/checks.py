@@ -11,6 +11,7 @@ from privfl.core import (
     ConfigError,
     Guarantee,
     Knows,
+    Oracle,
     TooManyByzantine,
     before_the_rule,
     bends_loss,
@@ -26,12 +27,22 @@ from privfl.engine.compatibility import (
     unreadable,
 )
 from privfl.engine.opening import too_few
+from privfl.engine.paced import check_pace
 from privfl.engine.releases import refuse_asking, refuse_turns, require_steady
 from privfl.engine.rounding import check_rounding
 from privfl.engine.scenario import Scenario
 from privfl.engine.stopping import refuse_early_stopping
 from privfl.engine.users import check_users
 
+_EVALUATES = {
+    Oracle.LOSS,
+    Oracle.ACCURACY,
+    Oracle.LOSSES,
+    Oracle.VOTES,
+    Oracle.ERRORS,
+    Oracle.ACTIVATIONS,
+}
+"""What asks for the output of a model of which only the parameters are given."""
 _KNOWING = {
     "nothing": "nothing",
     "own": "its own updates",
@@ -58,6 +69,7 @@ def check_scenario(scenario: Scenario) -> None:
             f"client {empty[0]} has no data; give the split fewer clients or a min_size."
         )
     scenario.sampler.sampling(len(scenario.clients))
+    check_pace(scenario)
     check_declared(scenario.channel, "channel", "kind", "able", "guarantee")
     _check_guaranteed(scenario.channel.guarantee, scenario.channel)
     _check_enough(scenario)
@@ -108,6 +120,7 @@ def check_scenario(scenario: Scenario) -> None:
     if scenario.bound.adaptive:
         _check_adaptive(scenario)
     check_users(scenario)
+    _check_statistics(scenario)
     _check_noise(scenario)
     _check_rule(scenario)
     check_rounding(scenario)
@@ -171,7 +184,7 @@ def _check_elsewhere(scenario: Scenario) -> None:
 
 def _check_enough(scenario: Scenario) -> None:
     """Refuse a run in which no cohort is large enough for the channel."""
-    sampling = scenario.sampler.sampling(len(scenario.clients))
+    sampling = scenario.sampling
     drawn = 1.0 if sampling.scheme == "poisson" else sampling.rate
     why = too_few(scenario.channel, round(drawn * len(scenario.clients)))
     if why:
@@ -208,7 +221,7 @@ def _check_attack(scenario: Scenario, attacker: Attacker) -> None:
             f"attack '{attacker.name}' needs to know the honest updates, and has all clients:"
             " leave some out."
         )
-    if counts_itself(attack) and scenario.sampler.sampling(len(scenario.clients)).scheme == "all":
+    if counts_itself(attack) and scenario.sampling.scheme == "all":
         for team in attacker.teams(sorted(attacker.clients)):
             attack.among(len(scenario.clients), len(team))
     if needs == "rule" and scenario.aggregator.reads == "total":
@@ -217,6 +230,24 @@ def _check_attack(scenario: Scenario, attacker: Attacker) -> None:
             f" {name_of(scenario.aggregator)} reads none: give the attack a rule of its own to"
             " stand in for it."
         )
+
+
+def _check_statistics(scenario: Scenario) -> None:
+    """Refuse what evaluates models that have no running statistics to be evaluated with: a
+    candidate of a rule is a vector of parameters.
+    """
+    if not scenario.workload.model.s:
+        return
+    hosted = scenario.channel.able.hosts
+    rules = (scenario.aggregator, *(() if hosted is None else (hosted,)), *scenario.defences)
+    for part in (*rules, scenario.bound):
+        for oracle in part.needs.values():
+            if oracle in _EVALUATES:
+                raise ConfigError(
+                    f"{name_of(part)} evaluates models that it makes of parameters"
+                    f" ({oracle.value}), and this network also has running statistics, which such"
+                    " a model lacks: use GroupNorm, or another rule."
+                )
 
 
 def _check_noise(scenario: Scenario) -> None:
@@ -251,7 +282,7 @@ def _check_turns(scenario: Scenario) -> None:
         return
     if scenario.mechanism.remembers:
         require_steady(scenario.bound, scenario.rounds)
-    elif scenario.sampler.participation(scenario.rounds).rate < 1:
+    elif scenario.participation.rate < 1:
         refuse_turns(scenario.sampler)
 
 
@@ -325,7 +356,7 @@ def _check_rule(scenario: Scenario) -> None:
     """Refuse a rule or a seat before it that tolerates fewer Byzantine clients than its f among
     the rows that it gets, before any training.
     """
-    sampling = scenario.sampler.sampling(len(scenario.clients))
+    sampling = scenario.sampling
     seats = [defence for defence in scenario.defences if before_the_rule(defence)]
     nameless = "" if scenario.channel.kind.named else f"the rows of {name_of(scenario.channel)} are"
     for seat in seats:

@@ -112,6 +112,7 @@ class ClientSide:
         base: str,
         frame: memoryview | None = None,
         conduct: Conduct | None = None,
+        scale: float = 1.0,
     ) -> Mapping[str, Bounded]:
         """All parts of the update within their bounds, with the client's own noise and its bit.
 
@@ -122,6 +123,8 @@ class ClientSide:
             frame: the buffer in which ``update.delta`` lies (`Bounded.frame`): where it is given,
                 the bounded delta is written there, and nothing is copied again.
             conduct: what an attacker hands over in place of the bounded delta.
+            scale: by what in (0, 1] the bounded delta is multiplied before its own noise: in an
+                asynchronous run, by how stale it is.
 
         Raises:
             PlanRefused: as `agreed`.
@@ -133,7 +136,7 @@ class ClientSide:
         for part, plan in plans.items():
             weight = min(update.weight, plan.max_weight)
             if part == "delta":
-                delta = self._delta(update, plan)
+                delta = self._delta(update, plan, scale)
                 if frame is not None and delta is not update.delta:
                     before = update.delta.clone() if conduct else update.delta
                     delta = update.delta.copy_(delta)
@@ -149,9 +152,10 @@ class ClientSide:
                 parts[part] = Bounded(update.client, vector, plan.l2, weight)
         return parts
 
-    def _delta(self, update: Update, plan: RoundPlan) -> Vector:
+    def _delta(self, update: Update, plan: RoundPlan, scale: float) -> Vector:
         bound = self.bounds["delta"]
         delta = bound(update.delta)
+        delta = delta if scale == 1 else delta * scale
         if self.local is None:
             return delta
         Bounded(update.client, delta, bound.l2)  # refuse NaN before noise hides it

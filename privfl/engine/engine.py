@@ -11,6 +11,7 @@ from typing import Any
 
 from privfl.core import (
     BadUpdate,
+    Broadcast,
     ClientId,
     ClientState,
     ConfigError,
@@ -30,6 +31,7 @@ from privfl.engine.carrier import Carrier, Returned, Simulated
 from privfl.engine.checks import check_scenario
 from privfl.engine.journal import Journal
 from privfl.engine.keeping import note_losses, transcript_of
+from privfl.engine.mixing import mixed
 from privfl.engine.notes import Notes
 from privfl.engine.opening import too_few
 from privfl.engine.order import Order, Planner
@@ -111,19 +113,21 @@ class Engine:
             name=secrets.token_bytes(16) if scenario.elsewhere else b"",
         )
 
-    def play(self, state: RunState, *, keep: bool = False) -> RoundResult:
-        """One round. ``keep`` keeps every message and update for audits.
+    def play(self, state: RunState, *, keep: bool = False, digests: bool = False) -> RoundResult:
+        """One round. ``keep`` keeps every message and update for audits, ``digests`` the SHA-256
+        of every message.
 
         Raises:
             RoundFailed: training failed at every client of the cohort.
             ParticipationBroken: a client comes sooner or more often than correlated noise allows.
             BudgetSpent: the round would pass the budget; nothing of it was sent.
+            NobodyLeft: nobody is left who may deliver; nothing was sent.
         """
         notes = Notes()
         with notes.resting:
-            return self._played(state, notes, keep=keep)
+            return self._played(state, notes, keep=keep, digests=digests)
 
-    def _played(self, state: RunState, notes: Notes, *, keep: bool) -> RoundResult:
+    def _played(self, state: RunState, notes: Notes, *, keep: bool, digests: bool) -> RoundResult:
         order = self.planner.order(state, self.server.broadcast(state.method))
         self.carrier.ready(self.scenario.clients, notes)
         memory = self._noise_memory(order)
@@ -134,7 +138,9 @@ class Engine:
             spending.enter({}, released=False)
             returned: Returned[Any] = Returned.nothing(order.plans)
         else:
-            returned = self.carrier.play(order, state, notes, spending.enter, keep=keep)
+            returned = self.carrier.play(
+                order, state, notes, spending.enter, keep=keep, digests=digests
+            )
         note_losses(order.plan, returned, notes)
         with notes.stage("aggregate", foreign=True):
             done = self._aggregated(order, returned, state, notes, memory)
@@ -152,11 +158,16 @@ class Engine:
             attacks=returned.attacks,
             arrived=self._arrived(order, returned, state, applied=done is not None),
             ledger=self.journal.ledger(),
+            clock=order.clock,
+            versions={
+                version: {**state.versions, order.plan.number: order.base}[version]
+                for version in sorted(order.clock.versions)
+            },
         )
         transcript = transcript_of(
             order,
             returned,
-            after.parameters,
+            Broadcast(after.round, after.parameters, self.server.broadcast(after.method)),
             spending.charges,
             notes,
             self.carrier.members if keep else {},
@@ -256,9 +267,9 @@ class Engine:
         the rule divided by, as a fraction of all: a public number where there is one, else how many
         came; where noise hides that, how many are drawn on average.
         """
-        released, clients = done.applied, len(self.scenario.clients)
+        released, clients = mixed(order, done.applied), len(self.scenario.clients)
         divided = self.scenario.aggregator.public_denominator
-        drawn = float(self.scenario.sampler.sampling(clients).rate)
+        drawn = float(self.scenario.sampling.expected) / clients
         if divided is not None:
             drawn = divided / clients
         elif not order.pipeline.private:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privfl.core import Faults, FlatModel, KeepsSecrets, SeededNoise
+from privfl.core import Faults, FlatModel, KeepsSecrets, SeededNoise, running_layers
 from privfl.core.field_values import field_values
 from privfl.engine.foreign_code import Code, library
 from privfl.engine.scenario import Scenario
@@ -94,6 +94,7 @@ def packages_of(scenario: Scenario) -> frozenset[str]:
         scenario.aggregator,
         scenario.bound,
         scenario.sampler,
+        scenario.pace,
         scenario.mechanism,
         scenario.server_optimizer,
         scenario.workload.method,
@@ -192,7 +193,13 @@ class _Walk:
             f"{name} {self._class(type(layer))}({layer.extra_repr()}, {layer.training})"
             for name, layer in module.named_modules()
         )
-        held = [*module.named_buffers(), *module.named_parameters()]
+        training = tuple(f"{name}." if name else "" for name, _ in running_layers(module))
+        constant = [
+            (name, one)
+            for name, one in module.named_buffers()
+            if f"{name.rpartition('.')[0]}.".removeprefix(".") not in training
+        ]  # what training changes is no more of the recipe than parameters are
+        held = [*constant, *module.named_parameters()]
         fixed = [(name, self._tensor(one)) for name, one in held if not one.requires_grad]
         own = [(name, self._settings(layer)) for name, layer in module.named_modules()]
         yield path, f"{_name(type(module))} {_hash(f'{layers} {fixed} {own}'.encode())}"

@@ -11,14 +11,24 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any
 
 import safetensors.torch
 
-from privfl.core import Charge, ConfigError, DataCorrupt, Ledger, Vector
+from privfl.core import Charge, ConfigError, DataCorrupt, Ledger, Transcript, Vector
 from privfl.engine import checkpoint
+from privfl.engine.chain import (
+    TRANSCRIPT,
+    Chain,
+    Growing,
+    Kind,
+    facts_of_round,
+    read_chain,
+    whole_of,
+)
 from privfl.engine.files import append_synced, make_folder, said, sync_folder, write_atomically
 from privfl.engine.fingerprint import difference
 from privfl.engine.journal import Journal
@@ -27,7 +37,9 @@ from privfl.engine.state import RunState
 
 JOURNAL, CONFIG, FINGERPRINT = "ledger.jsonl", "config.yaml", "fingerprint.json"
 LOG, CHECKPOINT, LOCK = "rounds.jsonl", "checkpoint", ".lock"
-PUBLIC = "public"
+PUBLIC, README = "public", "README.md"
+AT_THE_END = ("ledger.json", "model.safetensors", "summary.json")
+"""What a run that has ended leaves beside ``public/``."""
 PRIVATE_README = f"""# A run that claims differential privacy
 
 Publish `{PUBLIC}/` alone: its statement covers what it holds. It is there once the run has ended;
@@ -46,6 +58,8 @@ counts |
 | `config.yaml` | the run's seed, from which cohorts can be drawn again unless they are secret |
 | `fingerprint.json` | hashes of the clients' data, from which small ones can be guessed |
 | `checkpoint/` | what clients and the server remember |
+| `transcript.jsonl` | who sent how much to whom, and hashes of it, from which small changes \
+can be guessed; the hash of its last line says nothing of this, and may be published |
 | `dp_audit.json` | what an audit found by attacking the run |
 | `inspect.json`, `inspect.html` | what an inspection of the model found, with clean samples |
 """
@@ -53,8 +67,9 @@ counts |
 
 class RunFolder:
     """``fingerprint.json``, ``config.yaml`` (where a config describes the run), ``rounds.jsonl``,
-    ``ledger.jsonl`` (where there is noise), ``checkpoint/``; at the end ``ledger.json``,
-    ``summary.json`` and ``model.safetensors``.
+    ``ledger.jsonl`` (where there is noise), ``checkpoint/`` and ``transcript.jsonl``, a chain of
+    hashes that covers them (`verify`); at the end ``ledger.json``, ``summary.json`` and
+    ``model.safetensors``.
 
     The ``journal`` is ahead of all else: a round is charged in it before its first message. The
     folder of a run that claims privacy is readable by its owner alone, says so in ``README.md``,
@@ -71,6 +86,9 @@ class RunFolder:
         self._lock: IO[bytes] | None = None
         self._about: Mapping[str, Any] = {}
         self._logged, self._log_hash = 0, hashlib.sha256()
+        self.chain = Chain(path / TRANSCRIPT)
+        self._spent = Growing(path / JOURNAL)
+        self._step: Path | None = None
 
     @classmethod
     def create(
@@ -178,7 +196,7 @@ class RunFolder:
                 f"the run claims privacy, and '{self.path}' cannot be kept from other readers:"
                 f" {error.strerror}. Give --out a folder of your own."
             ) from None
-        write_atomically(self.path / "README.md", PRIVATE_README)
+        write_atomically(self.path / README, PRIVATE_README)
 
     def publish(self, files: Mapping[str, str | bytes]) -> None:
         """Make ``public/`` of these files, and of nothing that lay there before."""
@@ -199,9 +217,12 @@ class RunFolder:
         run's parts leave beside privfl's.
 
         Raises:
-            DataCorrupt: no checkpoint is whole, or the log is not.
+            DataCorrupt: no checkpoint is whole, or the log or the transcript is not.
         """
-        found = checkpoint.load(self.path / CHECKPOINT, packages, self._why_not)
+        self.chain.catch_up()
+        heads = {link.head for link in read_chain(self.chain.path)}
+        fits = partial(self._why_not, heads=heads)
+        found = checkpoint.load(self.path / CHECKPOINT, packages, fits)
         if found is not None and not isinstance(found.state, RunState):
             raise DataCorrupt(f"the checkpoint in '{self.path}' holds no state of a run.")
         log = self.path / LOG
@@ -215,27 +236,33 @@ class RunFolder:
         if found is None:
             return None, []
         self.damaged = found.damaged
+        self._step = checkpoint.step_of(self.path / CHECKPOINT, found.step)
+        self.chain.add("resume", found.state.round, found.state.parameters, self._covered())
         lines = content.decode().splitlines()
         return found.state, [RoundRecord.from_json(json.loads(line)) for line in lines]
 
-    def _why_not(self, about: Mapping[str, Any]) -> str:
-        """Why a checkpoint is not one of this run and its log."""
+    def _why_not(self, about: Mapping[str, Any], heads: Collection[str]) -> str:
+        """Why a checkpoint is not one of this run, its log and its transcript."""
         if self._about and about.get("run") != self._about["run"]:
             return "it is another run's"
         length, log = int(about.get("log", 0)), self.path / LOG
         content = log.read_bytes()[:length] if log.exists() else b""
         if len(content) < length or hashlib.sha256(content).hexdigest() != about.get("log sha256"):
             return f"the rounds before it are not in {LOG} as they were written"
+        if about.get("chain") not in heads:
+            return f"what was written to {TRANSCRIPT} before it is not there"
         return ""
 
     def begin(self, state: RunState) -> None:
         """Write the state before the first round, so that even a run that is killed in it goes on
         from where it began.
         """
+        kind: Kind = "resume" if self.chain.lines else "begin"
+        self.chain.add(kind, state.round, state.parameters, self._covered())
         self._save(state)
 
-    def add(self, record: RoundRecord, state: RunState) -> None:
-        """Log a round and make its state the one to resume from.
+    def add(self, record: RoundRecord, state: RunState, transcript: Transcript) -> None:
+        """Log a round, chain what was sent in it, and make its state the one to resume from.
 
         Raises:
             CannotWrite: the disk is full, say; the state before is the one to resume from.
@@ -244,11 +271,16 @@ class RunFolder:
         append_synced(self.path / LOG, line)
         self._logged += len(line)
         self._log_hash.update(line)
+        covers = self._grown() | self._step_covered()
+        self.chain.add(
+            "round", record.round, state.parameters, covers, **facts_of_round(transcript)
+        )
         self._save(state)
 
     def _save(self, state: RunState) -> None:
         log = {"log": self._logged, "log sha256": self._log_hash.hexdigest()}
-        checkpoint.save(self.path / CHECKPOINT, state.round, state, {**self._about, **log})
+        about = {**self._about, **log, "chain": self.chain.head}
+        self._step = checkpoint.save(self.path / CHECKPOINT, state.round, state, about)
 
     def finish(self, state: RunState, model: bytes, summary: Mapping[str, Any]) -> None:
         """Write the model (as `tensors_of` makes it), the ledger and the summary."""
@@ -258,6 +290,38 @@ class RunFolder:
         )
         write_atomically(self.path / "model.safetensors", model)
         write_atomically(self.path / "summary.json", json.dumps(dict(summary), indent=1))
+
+    def end(self, state: RunState) -> None:
+        """Chain what the run left at its end."""
+        public = self.path / PUBLIC
+        left = [self.path / name for name in AT_THE_END]
+        left += sorted(path for path in public.rglob("*") if path.is_file())
+        covers = {self._named(path): whole_of(path) for path in left}
+        self.chain.add("end", state.round, state.parameters, self._covered() | covers)
+
+    # ---- what the transcript covers
+
+    def _covered(self) -> dict[str, Mapping[str, Any]]:
+        """All that is there before a round, by path."""
+        fixed = (FINGERPRINT, CONFIG, README)
+        there = [self.path / name for name in fixed if (self.path / name).exists()]
+        whole = {self._named(path): whole_of(path) for path in there}
+        return whole | self._grown() | self._step_covered()
+
+    def _grown(self) -> dict[str, Mapping[str, Any]]:
+        log = {"bytes": self._logged, "sha256": self._log_hash.hexdigest()}
+        return {LOG: log, JOURNAL: self._spent.covered()}
+
+    def _step_covered(self) -> dict[str, Mapping[str, Any]]:
+        """The checkpoint that a round starts from."""
+        if self._step is None:
+            return {}
+        with said(self._step):
+            hashes = checkpoint.hashes_of(self._step)
+        return {self._named(self._step / n): {"sha256": found} for n, found in hashes.items()}
+
+    def _named(self, path: Path) -> str:
+        return path.relative_to(self.path).as_posix()
 
 
 def holds_run(path: Path) -> bool:

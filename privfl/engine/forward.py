@@ -4,10 +4,22 @@ simulates.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from privfl.attacks import Forward
-from privfl.core import Bound, FlatModel, Loss, Mechanism, Sensitivity, WithMemory
+from privfl.core import BUFFERS, Bound, FlatModel, Loss, Mechanism, Sensitivity, WithMemory
 from privfl.core.dataset import Dataset
-from privfl.training import Method
+from privfl.engine.scenario import Scenario
+from privfl.training import Method, WithStatistics
+
+
+def forward_in(scenario: Scenario) -> Forward:
+    """The forward model of a scenario's run."""
+    work = scenario.workload
+    made = forward_of(
+        work.model, work.loss, work.method, work.data, scenario.bound, scenario.mechanism
+    )
+    return replace(made, buffers_l2=float(scenario.part_bound(BUFFERS).l2))
 
 
 def forward_of(
@@ -47,4 +59,5 @@ def forward_of(
         weighted=method.weighting == "samples",
         l2=float(bound.l2),
         local_noise=local,
+        buffers=method.policy if isinstance(method, WithStatistics) else None,
     )

@@ -161,7 +161,7 @@ class Journal:
                     os.fsync(file.fileno())
                     self._head, self._size = head, self._size + len(line)
                     self._seen = _stamp(self.path)
-                    write_atomically(_head_file(self.path), head)  # and a new ledger's own name
+                    write_atomically(head_file(self.path), head)  # and a new ledger's own name
             except OSError as error:
                 raise ConfigError(
                     f"cannot write the ledger '{self.path}', so no round may begin:"
@@ -227,16 +227,24 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return now.st_ino, now.st_size, now.st_mtime_ns
 
 
-def _head_file(path: Path) -> Path:
+def head_file(path: Path) -> Path:
+    """Where the hash of a ledger's last line is kept beside it."""
     return path.with_name(f"{path.name}.head")
+
+
+def last_head(path: Path) -> str:
+    """The hash that a ledger's last whole line says it has; "" where there is none."""
+    content = path.read_bytes() if path.exists() else b""
+    *_, last = [b"", *content[: content.rfind(b"\n") + 1].splitlines()]
+    return last.rpartition(_LINK.encode())[2].removesuffix(b'"}').decode(errors="replace")
 
 
 def _written_head(path: Path) -> str:
     """The hash of the last line that was written, by whichever process."""
     try:
-        return _head_file(path).read_text(encoding="ascii") if _head_file(path).exists() else ""
+        return head_file(path).read_text(encoding="ascii") if head_file(path).exists() else ""
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read '{_head_file(path)}': {error}.") from None
+        raise ConfigError(f"cannot read '{head_file(path)}': {error}.") from None
 
 
 def _hash(before: str, body: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from privfl.core import (
+    Broadcast,
     Carried,
     Charge,
     ClientId,
@@ -18,7 +19,6 @@ from privfl.core import (
     RoundPlan,
     Rows,
     Transcript,
-    Vector,
     client_of,
     client_party,
     dropped,
@@ -31,15 +31,15 @@ from privfl.engine.order import Order
 def transcript_of(
     order: Order,
     returned: Returned[Any],
-    after: Vector,
+    after: Broadcast,
     charges: Sequence[Charge],
     notes: Notes,
     members: Mapping[PartyId, Member],
     *,
     keep: bool,
 ) -> Transcript:
-    """All that happened. ``after`` is the model [d] after the round; ``keep`` keeps rows, updates
-    and members for audits.
+    """All that happened. ``after`` is the model after the round, as it will be broadcast; ``keep``
+    keeps rows, updates and members for audits.
     """
     carried, updates = _without_rows(returned.carried), {}
     if keep:
@@ -48,7 +48,9 @@ def transcript_of(
     return Transcript(
         plan=order.plan,
         before=order.base.parameters,
-        after=after,
+        after=after.parameters,
+        extra=order.base.aux,
+        extra_after=after.aux,
         carried=carried,
         updates=updates,
         seconds=notes.seconds,
@@ -60,7 +62,19 @@ def transcript_of(
         facts=order.scenario.facts,
         channel=order.scenario.channel if keep else None,
         members=members if keep else {},
+        plans=order.plans,
+        bases={c: base.parameters for c, base in order.bases.items()} if keep else {},
+        scales={c: order.scale(c) for c in order.bases},
+        staleness=_staleness(order),
+        time=order.clock.now or None,
     )
+
+
+def _staleness(order: Order) -> dict[ClientId, int]:
+    """How old each client's base is, where rounds are not synchronous."""
+    if order.scenario.pace.synchronous:
+        return {}
+    return {client: order.staleness(client) for client in order.plan.cohort}
 
 
 def note_losses(plan: RoundPlan, returned: Returned[Any], notes: Notes) -> None:

@@ -13,6 +13,7 @@ from privfl.core import (
     Broadcast,
     ClientId,
     CoinSource,
+    ConfigError,
     Context,
     RoundPlan,
     Sensitivity,
@@ -22,15 +23,20 @@ from privfl.core import (
 )
 from privfl.dp.pipeline import Pipeline
 from privfl.engine.client import BITS, ClientSide
+from privfl.engine.pace import Arrivals, Clock
 from privfl.engine.scenario import Scenario
 from privfl.engine.state import RunState
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A round's plans by part, the model that everybody starts from, the client half of this round,
-    what the server's own members are told, the scenario with the round's own bound and noise, and
-    how its vectors leave.
+    """A round's plans by part, the model of now, the client half of this round, what the server's
+    own members are told, the scenario with the round's own bound and noise, and how its vectors
+    leave.
+
+    Everybody starts from the model of now, but for clients that were sent theirs in an earlier
+    round of an asynchronous run: ``bases``. ``digests`` are those of all models that the cohort
+    started from, by version, and ``clock`` is the time when the last of it delivered.
     """
 
     plans: Mapping[str, RoundPlan]
@@ -39,6 +45,26 @@ class Order:
     context: Context
     scenario: Scenario
     pipeline: Pipeline
+    bases: Mapping[ClientId, Broadcast] = field(default_factory=dict)
+    digests: Mapping[int, str] = field(default_factory=dict)
+    clock: Clock = Clock()
+
+    def base_of(self, client: ClientId) -> Broadcast:
+        """What a client was sent."""
+        return self.bases.get(client, self.base)
+
+    def digest_of(self, client: ClientId) -> str:
+        """The digest of what a client was sent."""
+        version = self.base_of(client).version
+        return self.digests[version] if version in self.digests else self.base_of(client).digest
+
+    def staleness(self, client: ClientId) -> int:
+        """How many steps the server made since it sent a client its model."""
+        return self.plan.number - self.base_of(client).version
+
+    def scale(self, client: ClientId) -> float:
+        """By what a client multiplies its bounded update."""
+        return self.scenario.pace.scale(self.staleness(client))
 
     @property
     def plan(self) -> RoundPlan:
@@ -56,6 +82,7 @@ class Told:
     A server that sends some clients another model also names that model in their plans, or they
     would refuse them (`ClientSide.agreed`). A plan can name one model only, so it chooses in whose
     round its own members and the helpers are: here that of the model which most clients were sent.
+    In an asynchronous round a plan names several anyway: it names its own among them to everybody.
     """
 
     plans: Mapping[str, RoundPlan]
@@ -69,6 +96,10 @@ class Told:
             return cls(order.plans)
         models = {client: broadcast.digest for client, broadcast in sent.items()}
         honest = order.plan.models
+        if not order.side.synchronous:
+            several = (*honest, *(one for one in models.values() if one not in honest))
+            lied = {part: replace(plan, models=several) for part, plan in order.plans.items()}
+            return cls(lied, models=models)
         by_client = {c: (models[c],) if c in models else honest for c in order.plan.cohort}
         counts = Counter(by_client.values())
         most = max(counts, key=lambda named: (counts[named], named == honest))
@@ -117,13 +148,53 @@ class Planner:
         now, number = self.scenario.in_round(state.round, state.bound), state.round
         secret = now.threat.sampling == "secret"
         coins = secret_generator(now.noise) if secret else seeds.generator("sampling", number)
-        cohort = now.sampler.draw(tuple(now.clients), coins)
-        plans = plans_of(self.scenario, state.bound, number, cohort, self.session, (base.digest,))
+        drawn = now.sampler.draw(tuple(now.clients), coins)
+        rng = seeds.generator("pace", number)
+        came, clock = now.pace.arrivals(state.clock, drawn, number, rng)
+        live = {**state.versions, number: base}
+        cohort, models = _arrived(now, drawn, came, live)
+        digests = {version: live[version].digest for version in models}
+        plans = plans_of(
+            self.scenario, state.bound, number, cohort, self.session, tuple(digests.values())
+        )
         pipeline = self.scenario.pipeline(number, state.bound)
         side = side_of(self.scenario, state.bound, number, pipeline, seeds)
         rng = seeds.generator("rule in channel", number)
         told = Context(plans["delta"], state.parameters, rng, state.released)
-        return Order(plans, base, side, told, now, pipeline)
+        bases = {client: live[came[client]] for client in cohort if came[client] != number}
+        return Order(plans, base, side, told, now, pipeline, bases, digests, clock)
+
+
+def _arrived(
+    scenario: Scenario,
+    drawn: tuple[ClientId, ...],
+    came: Arrivals,
+    live: Mapping[int, Broadcast],
+) -> tuple[tuple[ClientId, ...], list[int]]:
+    """The cohort and the versions that it has, once what a pace says is what it may say.
+
+    Raises:
+        ConfigError: a synchronous pace that leaves somebody out or names another model than that of
+            now; one that names a stranger, fewer clients than ``k``, or a version that nobody was
+            sent.
+    """
+    now, pace = max(live), scenario.pace
+    cohort = drawn if pace.synchronous else tuple(client for client in drawn if client in came)
+    expected = len(drawn) if pace.synchronous else pace.k
+    missing = not set(cohort) <= came.keys()
+    if len(cohort) != len(came) or len(came) < expected or missing:
+        raise ConfigError(
+            f"{type(pace).__name__} names {len(came)} clients for a round of {expected}, or others"
+            " than the run has: a cohort is whom the sampler draws, or k or more who arrive."
+        )
+    versions = sorted(set(came.values())) or [now]
+    unknown = [v for v in versions if v not in live or (pace.synchronous and v != now)]
+    if unknown:
+        raise ConfigError(
+            f"{type(pace).__name__} delivers an update of version {unknown[0]} in round {now + 1},"
+            " of which no model is under way."
+        )
+    return cohort, versions
 
 
 def plans_of(
@@ -165,4 +236,5 @@ def side_of(
         now.round_noise if local else None,
         pipeline.norms("delta", d) if local else Sensitivity(float("inf")),
         scenario.adaptive,
+        now.pace.synchronous,
     )

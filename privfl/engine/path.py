@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from privfl.core import (
+    ClientId,
     CoinSource,
     ConfigError,
     Context,
@@ -34,12 +35,20 @@ class RealPath:
     state: RunState
     seeds: CoinSource
     knows_rule: bool
+    team: tuple[ClientId, ...] = ()
 
     def sent(self, rows: Float[Tensor, "f d"]) -> Float[Tensor, "f d"]:
-        """Bounded, as the client half bounds them, and encoded."""
+        """Bounded, as the client half bounds them, and encoded; scaled by how stale the update of
+        each of the ``team`` is, or of the one that is scaled least where rows are not one of each.
+        """
         bound, plan = self.order.side.bounds["delta"], self.order.plan
         encodes = self.order.scenario.channel.able.encodes
-        bounded = [bound(row) for row in rows]
+        scales = [self.order.scale(client) for client in self.team] or [1.0]
+        each = scales if len(scales) == len(rows) else [max(scales)] * len(rows)
+        bounded = [
+            bound(row) if scale == 1 else bound(row) * scale
+            for row, scale in zip(rows, each, strict=True)
+        ]
         if encodes is not None:
             bounded = [encodes.arrives(row, plan) for row in bounded]
         return torch.stack(bounded)

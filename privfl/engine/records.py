@@ -23,8 +23,10 @@ class RoundRecord:
     ``seconds`` wall time by stage, ``epsilon`` what has been spent so far by subject, ``fired``
     what defences did and ``incidents`` what went wrong, in words, ``judgements`` what defences made
     of every client. ``liars`` are the clients through which an attacker acted, which no defence is
-    told. Where the channel ran as an ideal functionality, ``bytes_sent`` is None and ``seconds``
-    have no stage of the channel: they would say nothing about the protocol.
+    told. ``staleness`` is how many steps old the models were that the cohort began with (empty in
+    synchronous rounds), ``time`` the simulated time when the round was full (None: none was
+    simulated). Where the channel ran as an ideal functionality, ``bytes_sent`` is None and
+    ``seconds`` have no stage of the channel: they would say nothing about the protocol.
     """
 
     round: int
@@ -41,6 +43,8 @@ class RoundRecord:
     measures: Mapping[str, float] = field(default_factory=dict)
     judgements: tuple[Judgement, ...] = ()
     liars: tuple[ClientId, ...] = ()
+    staleness: tuple[int, ...] = ()
+    time: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, as in ``rounds.jsonl``."""
@@ -57,5 +61,6 @@ class RoundRecord:
                 "incidents": tuple(data["incidents"]),
                 "judgements": tuple(map(Judgement.from_json, data.get("judgements", ()))),
                 "liars": tuple(data.get("liars", ())),
+                "staleness": tuple(data.get("staleness", ())),
             }
         )

@@ -109,9 +109,9 @@ def pipeline_of(
     public = rule.public_denominator is not None and able.groups is None
     noised = mechanism is not None or over is not None
     central = noised and not local
-    clients = round(sampling.rate * sampling.population)
+    clients = round(sampling.expected)
     against = adversary_of(threat, channel, clients=clients, central=central, noised=noised)
-    scheduled = sampling.scheme == "shuffled"
+    scheduled = sampling.scheme in ("shuffled", "arrival")
     sees_cohort = local or shares is not None or scheduled or bool(threat.sees_cohort)
     drawn = sampling.scheme == "poisson" and sampling.rate < 1
     derived: NeighbourRelation = "replace_one"
@@ -120,6 +120,7 @@ def pipeline_of(
     elif public and sampling.scheme != "fixed_size" and not local:
         open_to_all = for_everybody(opens, sampling.population)
         derived = "add_remove" if open_to_all and not (sees_cohort and drawn) else "zero_out"
+        derived = "zero_out" if sampling.scheme == "arrival" else derived
     unit: Unit = "client" if users is None else "user"
     shared = users is not None and not users.one_user_per_client
     if shared and (noised or shares is not None):

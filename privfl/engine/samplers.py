@@ -5,7 +5,7 @@ on.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -111,6 +111,79 @@ class Poisson(Sampler):
     def sampling(self, population: int) -> Sampling:
         """Poisson at this rate."""
         return Sampling("poisson", self.rate, population)
+
+
+@dataclass(frozen=True, slots=True)
+class PersonalPoisson(Sampler):
+    """Each client by an independent coin of its own class's rate, so that whoever wants to spend
+    less is drawn less often (the Sample mechanism: Jorgensen, Yu, Cormode 2015, section 4.2).
+
+    ``rates`` are by class, ``members`` the clients of each; one class may be left out of these, and
+    has everybody else. Classes are public. The run claims what the class at the largest rate
+    spends, which holds for everybody, and its summary says what each class does
+    (`dp.personal`; `dp.personal_rates` finds rates). It is refused where sampling saves nothing.
+
+    Raises:
+        ConfigError: a rate outside of (0, 1]; a class without a rate; more than one without
+            members; a client in two classes, or in none.
+
+    >>> sampler = PersonalPoisson({"strict": 0.1, "usual": 0.5}, {"strict": [0, 1]})
+    >>> sampler.sampling(6).classes, sampler.sampling(6).expected
+    ((('strict', 0.1, 2), ('usual', 0.5, 4)), 2.2)
+    """
+
+    rates: Mapping[str, float]
+    members: Mapping[str, Sequence[int]]
+
+    def __post_init__(self) -> None:
+        for name, rate in self.rates.items():
+            if not 0 < rate <= 1:
+                raise ConfigError(f"sampler.rates.{name} must lie in (0, 1], and is {rate}.")
+        strange = sorted(self.members.keys() - self.rates.keys())
+        if strange:
+            raise ConfigError(f"sampler.members names '{strange[0]}', which has no rate in rates.")
+        left = sorted(self.rates.keys() - self.members.keys())
+        if len(left) > 1 or not self.rates:
+            raise ConfigError(
+                f"sampler.members leaves {left} out, and one class at most has everybody else."
+            )
+        named = [client for members in self.members.values() for client in members]
+        if len(set(named)) < len(named):
+            raise ConfigError("sampler.members has a client twice: each is in one class.")
+
+    def draw(self, clients: Sequence[ClientId], rng: torch.Generator) -> tuple[ClientId, ...]:
+        """Independent coins."""
+        rates = torch.tensor([self.rates[self.class_of(c)] for c in clients], dtype=torch.float64)
+        heads = torch.rand(len(clients), generator=rng, dtype=torch.float64) < rates
+        return tuple(client for client, head in zip(clients, heads.tolist(), strict=True) if head)
+
+    def sampling(self, population: int) -> Sampling:
+        """Poisson at the largest rate, with the classes."""
+        named = {name: len(members) for name, members in self.members.items()}
+        rest = population - sum(named.values())
+        if rest < 0 or (rest and not self.rates.keys() - named.keys()):
+            raise ConfigError(
+                f"sampler.members names {population - rest} clients, and there are {population}:"
+                " name each once, or leave the members of one class out."
+            )
+        counts = {name: named.get(name, rest) for name in self.rates}
+        there = tuple((name, self.rates[name], n) for name, n in counts.items() if n)
+        rate = max(rate for _, rate, _ in there)
+        return Sampling("poisson", rate, population, classes=there)
+
+    def class_of(self, client: ClientId) -> str:
+        """A client's class.
+
+        Raises:
+            ConfigError: it has none.
+        """
+        for name, members in self.members.items():
+            if client in members:
+                return name
+        left = sorted(self.rates.keys() - self.members.keys())
+        if not left:
+            raise ConfigError(f"client {client} is in no class of sampler.members.")
+        return left[0]
 
 
 @dataclass(frozen=True, slots=True)

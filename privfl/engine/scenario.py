@@ -23,9 +23,11 @@ from privfl.core import (
     NeighbourRelation,
     NoiseSource,
     OsNoise,
+    Participation,
     Rule,
     RuleWithMemory,
     RunNoise,
+    Sampling,
     Seeds,
     Threat,
     Unit,
@@ -37,6 +39,7 @@ from privfl.dp import Clip, NoBound
 from privfl.dp.pipeline import Pipeline
 from privfl.engine.attackers import Attacker
 from privfl.engine.before import void_start
+from privfl.engine.pace import Pace, Synchronous
 from privfl.engine.releases import pipeline_of
 from privfl.engine.samplers import All, Sampler
 from privfl.engine.seams import AdaptiveBound, adapts
@@ -70,6 +73,9 @@ class Scenario:
     ``max_weight`` is the public bound on a contribution's weight (None: the most samples that a
     client has). ``elsewhere``: clients hold their data on machines of their own, and their
     positions here are empty.
+
+    ``pace`` says when updates are put together. Where it is not synchronous, who is ready takes
+    part, and the sampler takes everybody.
 
     With ``validation`` data models are measured on these after each round, and on ``test`` once, at
     the end; ``early_stopping`` chooses the end on these. ``metrics`` are further figures by name.
@@ -105,6 +111,7 @@ class Scenario:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     max_weight: float | None = None
     elsewhere: bool = False
+    pace: Pace = Synchronous()
 
     @property
     def seeds(self) -> CoinSource:
@@ -166,9 +173,28 @@ class Scenario:
         )
 
     @property
+    def sampling(self) -> Sampling:
+        """How a round's cohort comes about. Who arrives is not drawn, whatever the pace is: it is
+        not asked.
+        """
+        n = len(self.clients)
+        if self.pace.synchronous:
+            return self.sampler.sampling(n)
+        return Sampling("arrival", min(self.pace.k / n, 1.0), n)
+
+    @property
+    def participation(self) -> Participation:
+        """How often one client takes part in the run at most, and how far apart; what a pace says
+        of coins does not count.
+        """
+        if self.pace.synchronous:
+            return self.sampler.participation(self.rounds)
+        return replace(self.pace.participation(self.rounds, len(self.clients)), rate=1.0)
+
+    @property
     def expected_cohort(self) -> float:
         """How many clients take part in a round, on average."""
-        return float(self.sampler.sampling(len(self.clients)).rate * len(self.clients))
+        return float(self.sampling.expected)
 
     @property
     def local_noise(self) -> bool:
@@ -219,7 +245,7 @@ class Scenario:
             {"delta": d, **lengths},
             channel=self.channel,
             rule=self.aggregator,
-            sampling=self.sampler.sampling(len(self.clients)),
+            sampling=self.sampling,
             seats=[defence for defence in self.defences if before_the_rule(defence)],
             mechanism=now.round_noise,
             over=self.run_noise,
@@ -265,7 +291,7 @@ class Scenario:
         """The noise that hangs together over this run, if its mechanism's does."""
         if self.mechanism is None or not self.mechanism.remembers:
             return None
-        return self.mechanism.over(self.sampler.participation(self.rounds))
+        return self.mechanism.over(self.participation)
 
     @property
     def _threat(self) -> Threat:
@@ -273,7 +299,8 @@ class Scenario:
         and whoever looks may be told. Where a seed is everybody's, so is every cohort.
         """
         threat = replace(self.threat, sees_cohort=True) if self.repeatable else self.threat
-        liars = len(frozenset[ClientId]().union(*(one.clients for one in self.attackers)))
+        among = (one.clients for one in self.attackers if one.attack.seats - {"broadcast"})
+        liars = len(frozenset[ClientId]().union(*among))
         if self.channel.able.noise is None or liars <= threat.colluders:
             return threat
         recipients = threat.adversary == "model_recipients"

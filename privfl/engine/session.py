@@ -169,6 +169,7 @@ class Session(Generic[O]):
         faults: Faults = NO_FAULTS,
         *,
         keep_bodies: bool = False,
+        digests: bool = False,
         plans_of: Mapping[ClientId, Mapping[str, RoundPlan]] | None = None,
     ) -> Carried[O]:
         """A round, all parts together. ``clients`` are the clients' parties by part
@@ -183,7 +184,9 @@ class Session(Generic[O]):
             others[who] = {part: helper.enter(plan) for part, plan in plans.items()}
         openers = {part: now.server.enter(plan) for part, plan in plans.items()}
         driver = self._driver(plans.values(), plans_of or {})
-        carried = drive_parts(openers, others, faults, keep_bodies=keep_bodies, driver=driver)
+        carried = drive_parts(
+            openers, others, faults, keep_bodies=keep_bodies, digests=digests, driver=driver
+        )
         for aborts in carried.aborts.values():
             self._convict(aborts.values())
         return carried

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from privfl.core import ClientId, ClientState, Ledger, Released, Vector
+from privfl.core import Broadcast, ClientId, ClientState, Ledger, Released, Vector
+from privfl.engine.pace import Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +41,5 @@ class RunState:
     name: bytes = b""
     bound: float | None = None
     ledger: Ledger = field(default_factory=Ledger)
+    clock: Clock = Clock()
+    versions: Mapping[int, Broadcast] = field(default_factory=dict)

@@ -130,5 +130,23 @@ def refuse_labels(scenario: Scenario) -> None:
             )
 
 
+def refuse_unmeasurable(scenario: Scenario) -> None:
+    """Refuse samples on which nothing can be measured, before they make a run look diverged.
+
+    Raises:
+        ConfigError: a feature of the test set or of the validation set is NaN or infinite.
+    """
+    for name, data in (("test", scenario.test), ("validation", scenario.validation)):
+        if data is None or not data.x.is_floating_point():
+            continue
+        finite = data.x.flatten(1).isfinite().all(1) if data.n else data.x.new_ones(0).bool()
+        if not bool(finite.all()):
+            first = int((~finite).nonzero()[0])
+            raise ConfigError(
+                f"the {name} set holds NaN or infinite values, first in sample {first}: nothing can"
+                " be measured on it. Fill them, or leave those samples out."
+            )
+
+
 def _kind(values: Tensor) -> str:
     return f"{str(values.dtype).removeprefix('torch.')} {list(values.shape[1:])}"

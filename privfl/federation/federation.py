@@ -16,6 +16,7 @@ from privfl.assembly.refusals import refuse_device
 from privfl.config import AuditConfig, Config, load
 from privfl.core import (
     Bound,
+    Buffers,
     Channel,
     ConfigError,
     Defence,
@@ -46,18 +47,26 @@ from privfl.engine import (
     Engine,
     MailMode,
     Metric,
+    Pace,
     RoundRecord,
     RunFolder,
     RunState,
     Sampler,
     Scenario,
+    Synchronous,
     check_scenario,
     fingerprint,
-    forward_of,
+    forward_in,
     packages_of,
 )
 from privfl.engine.carrier import Carrier
-from privfl.federation.clients import numbered, refuse_labels, refuse_taken, taken_before
+from privfl.federation.clients import (
+    numbered,
+    refuse_labels,
+    refuse_taken,
+    refuse_unmeasurable,
+    taken_before,
+)
 from privfl.federation.folder import leave, opened
 from privfl.federation.playing import play_rounds
 from privfl.federation.public import claims_privacy
@@ -84,13 +93,14 @@ class Federation:
     is given.
 
     Args:
-        model: any torch module without BatchNorm-like layers.
+        model: any torch module.
         clients: each client's data, by id or as a list: features and labels as a pair of arrays,
             torch data sets or loaders (which are read once, to disk, and from there in each round),
             or data sets of `core`.
         test: data for evaluation.
         training: what a client does with the model in a round.
         loss: of a batch; cross-entropy unless said.
+        buffers: what becomes of BatchNorm's running statistics (`training.WithStatistics`).
         start: "public" where the model holds nothing of these clients; else all that was charged
             for it, a ledger, its file, or the folder of the run that made it, which this run goes
             on with. None: nothing is known, and statements say so.
@@ -119,7 +129,9 @@ class Federation:
         rounds: int = 20,
         training: Method | None = None,
         loss: Loss = cross_entropy,
+        buffers: Buffers | None = None,
         sampler: Sampler | None = None,
+        pace: Pace | None = None,
         bound: Bound | None = None,
         channel: Channel[Any] | None = None,
         aggregator: Rule[Any] | RuleWithMemory[Any, Any] | None = None,
@@ -149,7 +161,7 @@ class Federation:
         data, positions, named = numbered(clients)
         scenario = Scenario(
             workload=Workload(
-                FlatModel(model, device), loss, training or LocalSGD(), data.to(device)
+                FlatModel(model, device), loss, training or LocalSGD(), data.to(device), buffers
             ),
             clients=positions,
             test=dataset_of(test).to(device),
@@ -161,6 +173,7 @@ class Federation:
             aggregator=aggregator or Mean(),
             rounds=rounds,
             sampler=sampler or All(),
+            pace=pace or Synchronous(),
             defences=defences,
             mechanism=mechanism,
             attackers=attackers,
@@ -175,7 +188,9 @@ class Federation:
             repeatable=repeatable,
             noise=noise or OsNoise(),
             uncharged=taken_before(clients),
-            facts=named | facts_of(training or LocalSGD(), bound or NoBound(), channel or Plain()),
+            facts=named
+            | facts_of(training or LocalSGD(), bound or NoBound(), channel or Plain())
+            | ({} if pace is None or pace.synchronous else {"pace": pace.describe()}),
         )
         if claims_privacy(scenario):
             refuse_taken(clients)
@@ -192,6 +207,7 @@ class Federation:
     ) -> None:
         check_scenario(scenario)
         refuse_labels(scenario)
+        refuse_unmeasurable(scenario)
         refuse_threads(threads)
         if budget is not None and not claims_privacy(scenario):
             raise ConfigError(
@@ -201,15 +217,13 @@ class Federation:
         refuse_delta(scenario, audit.delta)
         if budget is not None:
             budget.require_delta("audit.delta", audit.delta)
-        work = scenario.workload
-        forward = forward_of(
-            work.model, work.loss, work.method, work.data, scenario.bound, scenario.mechanism
-        )
+        forward = forward_in(scenario)
         facts = {**scenario.facts, "mail": MAIL[scenario.mail], "forward": forward}
         scenario = replace(scenario, facts=facts)
         self.scenario, self.audit, self.config = scenario, audit, config
         self._executor, self._thread_count = executor, threads
         self._spent, self._budget = Ledger(), budget
+        self._left: RunState | None = None
         self._carrier: Carrier[Any] | None = None
 
     @classmethod
@@ -349,7 +363,8 @@ class Federation:
         engine = Engine(scenario, executor, faults, journal, self._budget, self._carrier)
         try:
             if state is None:
-                state = begun(engine.begin(picked), scenario, self._spent, self.audit.delta)
+                first, delta = engine.begin(picked), self.audit.delta
+                state = begun(first, scenario, self._spent, delta, self._left)
                 if folder is not None:
                     folder.begin(state)
             watch.begin(state.round)
@@ -363,7 +378,7 @@ class Federation:
             engine.close()
         state, ended = played.state, played.ended
         scenario.workload.model.write(state.parameters)
-        self._spent = state.ledger
+        self._spent, self._left = state.ledger, state
         summary = summary_of(scenario, self.audit, records, state, picked, played.plan)
         summary["warnings"] += [ended] if ended else []
         if folder is not None:

@@ -8,7 +8,15 @@ from typing import Any
 
 from privfl.config import AuditConfig, Config
 from privfl.core import ConfigError
-from privfl.engine import RoundRecord, RunFolder, RunState, Scenario, holds_run, tensors_of
+from privfl.engine import (
+    RoundRecord,
+    RunFolder,
+    RunState,
+    Scenario,
+    holds_run,
+    tensors_by_name,
+    tensors_of,
+)
 from privfl.federation.public import claims_privacy, public_files
 
 
@@ -67,7 +75,7 @@ def leave(
     Raises:
         CannotWrite: the operating system refuses.
     """
-    model = tensors_of(state.parameters, scenario.workload.model.parts(state.parameters))
+    model = tensors_of(state.parameters, tensors_by_name(scenario.workload, state))
     files: Mapping[str, str | bytes] = {}
     if claims_privacy(scenario):
         files = public_files(scenario, audit, config, state.ledger, summary, model, ended)
@@ -77,3 +85,4 @@ def leave(
     folder.finish(state, model, summary)
     if files:
         folder.publish(files)
+    folder.end(state)

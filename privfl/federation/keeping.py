@@ -13,7 +13,7 @@ AUTO_KEEP_BYTES = 512 << 20
 def transcript_bytes(scenario: Scenario) -> int:
     """How much memory a round's transcript takes, about."""
     d, clients = scenario.workload.model.d, len(scenario.clients)
-    return int(3 * 4 * d * clients * scenario.sampler.sampling(clients).rate)
+    return int(3 * 4 * d * clients * scenario.sampling.rate)
 
 
 def kept(

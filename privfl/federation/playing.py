@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from privfl.config import AuditConfig
-from privfl.core import BudgetSpent, RoundPlan, Transcript
+from privfl.core import BudgetSpent, NobodyLeft, RoundPlan, Transcript
 from privfl.engine import Engine, RoundRecord, RunFolder, RunState, Scenario
 from privfl.federation.diverged import not_finite
 from privfl.federation.keeping import AUTO_KEEP_BYTES, kept, transcript_bytes
@@ -51,8 +51,8 @@ def play_rounds(
             break
         keep = kept(audit.keep, state.round, size, room)
         try:
-            played = engine.play(state, keep=keep)
-        except BudgetSpent as refused:
+            played = engine.play(state, keep=keep, digests=folder is not None)
+        except (BudgetSpent, NobodyLeft) as refused:
             if not records:
                 raise
             ended = f"Ended before round {state.round + 1} of {scenario.rounds}: {refused}"
@@ -64,6 +64,6 @@ def play_rounds(
         record = record_of(scenario, audit, played.transcript, played.train_losses, state)
         records.append(record)
         if folder is not None:
-            folder.add(record, state)
+            folder.add(record, state, played.transcript)
         watch.round(record)
     return RoundsPlayed(state, plan, transcripts, ended)

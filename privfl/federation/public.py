@@ -18,6 +18,7 @@ from privfl.dp import statement
 from privfl.engine import Scenario
 from privfl.federation.drowned import drowned
 from privfl.federation.excluded import excluded_from
+from privfl.training import plain
 
 FORMAT = "privfl/1/public"
 _WITHOUT_SEEDS = (
@@ -100,14 +101,14 @@ def statement_in_public(
 
 def _facts(scenario: Scenario) -> dict[str, str]:
     """The recipe in words, for runs that have no config."""
-    sampling = scenario.sampler.sampling(len(scenario.clients))
+    sampling = scenario.sampling
     drawn = "" if sampling.rate == 1 else f", rate {sampling.rate:g}"
     mechanism, facts = scenario.mechanism, scenario.facts
     noise = "none on aggregates" if mechanism is None else type(mechanism).__name__
     if scenario.channel.able.noise is not None:
         noise = "in shares, by the channel"
     return {
-        "training": type(scenario.workload.method).__name__,
+        "training": type(plain(scenario.workload.method)).__name__,
         "sampler": f"{type(scenario.sampler).__name__}{drawn}",
         "coins of the sampler": scenario.threat.sampling,
         "bound": scenario.bound.describe(),

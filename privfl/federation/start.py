@@ -10,6 +10,7 @@ from privfl.core import ConfigError, Ledger
 from privfl.dp import of_anybody
 from privfl.engine import Journal, RunState, Scenario, holds_run, start_ledger
 from privfl.engine.before import carried_on
+from privfl.engine.standing import continued
 
 
 def start_of(
@@ -40,10 +41,17 @@ def start_of(
     return Journal(path).ledger()
 
 
-def begun(state: RunState, scenario: Scenario, spent: Ledger, delta: float) -> RunState:
+def begun(
+    state: RunState,
+    scenario: Scenario,
+    spent: Ledger,
+    delta: float,
+    left: RunState | None = None,
+) -> RunState:
     """The first state of a run, with all that was charged for the model that it starts from: by a
-    run of the same federation (``spent``), or by those before.
+    run of the same federation (``spent``), which ``left`` a state, or by those before.
     """
+    state = continued(scenario.workload, state, left)
     if state.ledger.charges:  # of a journal that took them over before the run was killed
         return state
     if not spent.charges and isinstance(scenario.start, Ledger):

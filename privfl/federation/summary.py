@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from privfl.config import AuditConfig
-from privfl.core import Bound, Channel, Guarantee, Liars, RoundPlan, Transcript
+from privfl.core import Bound, Channel, ClientId, Guarantee, Liars, RoundPlan, Transcript
 from privfl.data import label_counts
-from privfl.dp import spend, statement
+from privfl.dp import personal, spend, statement
 from privfl.dp.guarantee import distributed
 from privfl.engine import (
     RoundRecord,
@@ -20,12 +20,16 @@ from privfl.engine import (
     measured_by,
     measures,
     rounding_said,
+    stand,
+    stand_as,
     too_few,
 )
 from privfl.federation.certificate import certificate_of, said_of
 from privfl.federation.diverged import diverged
 from privfl.federation.drowned import drowned
 from privfl.federation.excluded import excluded_from
+from privfl.federation.paced import pace_said, pace_warned
+from privfl.federation.robustness import robust_of
 from privfl.training import Method, Workload, evaluate
 
 REPEATABLE = (
@@ -36,6 +40,8 @@ REPEATABLE = (
 )
 SHARES = "noise in shares"
 """What the record of noise that a channel carries is under, beside that of the channel."""
+MOST_PRICED = 2000
+"""Charges of which the tighter accountant is asked for each class."""
 PROTOCOL_STAGES = ("key set-up", "channel")
 """Stages of a round whose seconds are a protocol's, and mean nothing where none ran."""
 
@@ -59,11 +65,13 @@ def record_of(
     measured: dict[str, float] = {}
     if number % audit.evaluate_every == 0 or number == last:
         began = time.perf_counter()
-        scenario.workload.model.write(state.parameters)
+        stand(scenario.workload, state, scenario.measured_on)
         accuracy, loss = evaluate(scenario.workload.model.module, scenario.measured_on)
         module = scenario.workload.model.module
         measured = measures(scenario, state.clients, module, scenario.measured_on)
         measured |= measured_by(scenario.metrics, module, scenario.measured_on)
+        robust = robust_of(scenario)
+        measured |= {} if robust is None else robust.measures(scenario, number)
         seconds["evaluate"] = time.perf_counter() - began
     return RoundRecord(
         round=number,
@@ -80,6 +88,8 @@ def record_of(
         measures=measured,
         judgements=transcript.judgements,
         liars=transcript.liars,
+        staleness=tuple(transcript.staleness[client] for client in transcript.staleness),
+        time=transcript.time,
     )
 
 
@@ -109,15 +119,20 @@ def summary_of(
     """
     workload, clients, channel = scenario.workload, scenario.clients, scenario.channel
     here = () if scenario.elsewhere else tuple(clients.values())
-    own = [_own_accuracy(workload, index) for index in here[:500]]
+    own = [
+        _own_accuracy(workload, state, client, index)
+        for client, index in (() if scenario.elsewhere else list(clients.items())[:500])
+    ]
     last = [record for record in records if record.accuracy is not None]
     told = statement(state.ledger, audit.delta, excluded_from(scenario))
     accuracy, loss = (last[-1].accuracy, last[-1].loss) if last else (None, None)
+    stand(workload, state, scenario.measured_on)
     if records and records[-1].accuracy is None:  # it ended before a round that is measured
         accuracy, loss = evaluate(workload.model.module, scenario.measured_on)
     validated = {}
     if scenario.validation is not None:
         validated = {"validation": {"accuracy": accuracy, "loss": loss}}
+        stand(workload, state, scenario.test)
         accuracy, loss = evaluate(workload.model.module, scenario.test)
     certificate = certificate_of(scenario, records)
     return {
@@ -139,15 +154,18 @@ def summary_of(
             "channel": _described(scenario),
             **_error(scenario, plan),
             **rounding_said(scenario),
+            **pace_said(scenario, records),
             "trained by": "clients elsewhere" if scenario.elsewhere else picked,
         },
         "guarantees": guarantees_of(scenario),
         "privacy": [line.to_json() for line in told.lines],
+        **_personal(state, audit.delta),
         "warnings": [
             *channel.able.warnings,
             *([unsigned] if (unsigned := _promised(scenario).unsigned) else []),
             *told.warnings,
             *([REPEATABLE] if scenario.repeatable else ()),
+            *pace_warned(scenario),
             *drowned(state.ledger, workload.model.d),
         ],
     }
@@ -158,7 +176,7 @@ def guarantees_of(scenario: Scenario) -> dict[str, dict[str, Any]]:
     a cohort of the expected size, or the next larger one that can be opened.
     """
     clients = len(scenario.clients)
-    n = max(2, round(clients * scenario.sampler.sampling(clients).rate))
+    n = max(2, round(scenario.sampling.expected))
     n = next((k for k in range(n, clients) if not too_few(scenario.channel, k)), n)
     said = {"channel": {**_promised(scenario).record(n), "cohort": n}}
     if scenario.mechanism is not None:
@@ -200,6 +218,22 @@ def _epsilon(state: RunState, delta: float) -> dict[str, float]:
     return known
 
 
+def _personal(state: RunState, delta: float) -> dict[str, Any]:
+    """What a client of each class has spent, where clients are drawn at rates of their own."""
+    classes = [
+        {
+            "class": one.name,
+            "clients": one.clients,
+            "rate": one.rate,
+            "epsilon": one.spent.epsilon,
+            "seed known": one.spent.as_drawn,
+            "refused": one.spent.refused,
+        }
+        for one in personal(state.ledger, delta, pld=len(state.ledger.charges) <= MOST_PRICED)
+    ]
+    return {"personal": classes} if classes else {}
+
+
 def _error(scenario: Scenario, plan: RoundPlan | None) -> dict[str, str]:
     """What a channel with approximate sums adds to those of a round like the last one."""
     deviation = scenario.channel.able.approximate
@@ -215,7 +249,10 @@ def _error(scenario: Scenario, plan: RoundPlan | None) -> dict[str, str]:
     }
 
 
-def _own_accuracy(workload: Workload, index: torch.Tensor) -> float | None:
+def _own_accuracy(
+    workload: Workload, state: RunState, client: ClientId, index: torch.Tensor
+) -> float | None:
+    stand_as(workload, state, client)
     try:
         return evaluate(workload.model.module, workload.data.take(index)).accuracy
     except (IndexError, RuntimeError, ValueError):  # data that its client could not train on either

@@ -137,7 +137,7 @@ def figures_of(record: RoundRecord) -> dict[str, float]:
     return {name: float(value) for name, value in (told | below).items() if value is not None}
 
 
-def flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Fact]:
+def flat(settings: Mapping[Any, Any], above: str = "") -> dict[str, Fact]:
     """Nested settings as dotted keys; lists stand as JSON.
 
     >>> flat({"bound": {"name": "clip", "l2": 1.0}, "attacks": [], "users": None})

@@ -172,7 +172,14 @@ class Networked(Generic[O]):
     # ---- a round
 
     def play(
-        self, order: Order, state: RunState, notes: Notes, charge: Charging, *, keep: bool = False
+        self,
+        order: Order,
+        state: RunState,
+        notes: Notes,
+        charge: Charging,
+        *,
+        keep: bool = False,
+        digests: bool = False,
     ) -> Returned[O]:
         """One round; see `Carrier.play`.
 
@@ -199,7 +206,7 @@ class Networked(Generic[O]):
         post = Post(self.identity, self.directory, scene, bundle)
         with notes.stage("channel", foreign=True):
             wait = self.patience.mail if private else self.patience.training
-            talk = self._drive(post, first, wait, notes)
+            talk = self._drive(post, first, wait, notes, digests=digests)
         if not any(client_of(who) is not None for who in talk.answered) and cohort:
             raise RoundFailed(f"round {order.plan.number}: no client took part. {so_far(notes)}")
         inner = bundle.aborts if isinstance(bundle, Bundle) else {}
@@ -262,7 +269,13 @@ class Networked(Generic[O]):
     # ---- the drive
 
     def _drive(
-        self, post: Post, first: Mapping[PartyId, Envelope], seconds: float, notes: Notes
+        self,
+        post: Post,
+        first: Mapping[PartyId, Envelope],
+        seconds: float,
+        notes: Notes,
+        *,
+        digests: bool = False,
     ) -> Talk:
         """Carry mail until nobody has any; the first questions open the talk, and have these
         seconds.
@@ -275,7 +288,7 @@ class Networked(Generic[O]):
         for exchange in range(MAX_EXCHANGES):
             for who, inbox in arriving.items():
                 for sender, body in inbox.items():
-                    talk.messages.append(Message(exchange, sender, who, len(body)))
+                    talk.messages.append(Message.of(exchange, sender, who, body, digests=digests))
             if exchange == 0:
                 questions = dict(first)
             else:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import html
-import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from privfl.core import PICTURES, ConfigError
+from privfl.core import PICTURES, ConfigError, mapping_in
 from privfl.engine import PUBLIC, holds_run
 from privfl.engine.files import write_atomically
 from privfl.engine.folder import CONFIG, JOURNAL
 from privfl.engine.records import RoundRecord
 from privfl.report.honest import honest_rounds
+from privfl.report.kept import as_written, damaged, object_in, rounds_in
 from privfl.report.page import page_of
 from privfl.report.plots import PLOTS
 from privfl.report.public import public_page
@@ -44,9 +42,12 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[RoundRecord], dict[str,
     """A run folder's config, rounds and summary (empty where the run has not ended).
 
     Raises:
-        ConfigError: the folder holds no run.
+        ConfigError: the folder holds no run, or a file of it is damaged.
     """
-    config = yaml.safe_load(config_in(folder).read_text(encoding="utf-8"))
+    path = config_in(folder)
+    config = mapping_in(path)
+    if not config:
+        raise damaged(path, "it holds no key, and a run writes all of them")
     return config, *read_records(folder)
 
 
@@ -54,17 +55,17 @@ def read_records(folder: Path) -> tuple[list[RoundRecord], dict[str, Any]]:
     """A run folder's rounds and summary (empty where the run has not ended).
 
     Raises:
-        ConfigError: the folder holds no run.
+        ConfigError: the folder holds no run, or a file of it is damaged.
     """
     if not holds_run(folder):
         config_in(folder)
-    log = folder / "rounds.jsonl"
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    records = [RoundRecord.from_json(json.loads(line)) for line in lines if line.endswith("}")]
+    records = rounds_in(folder / "rounds.jsonl")
     done, audited = folder / "summary.json", folder / "dp_audit.json"
-    summary = json.loads(done.read_text(encoding="utf-8")) if done.exists() else {}
+    summary = object_in(done) if done.exists() else {}
+    if done.exists() and "accuracy" not in summary:
+        raise damaged(done, "it lacks 'accuracy', and every run that ended has one")
     if audited.exists():
-        summary["dp audit"] = json.loads(audited.read_text(encoding="utf-8"))
+        summary["dp audit"] = object_in(audited)
     return records, summary
 
 
@@ -75,6 +76,11 @@ def write_report(folder: Path) -> Path:
     Raises:
         ConfigError: the folder holds no run, or no round of it is finished.
     """
+    with as_written(folder):
+        return _written(folder)
+
+
+def _written(folder: Path) -> Path:
     config, records, summary = read_run(folder)
     if not records:
         raise ConfigError(f"the run in '{folder}' has not finished a round yet.")
@@ -127,7 +133,7 @@ def write_public_report(folder: Path) -> Path:
     statement, page = folder / PUBLIC / "statement.json", folder / PUBLIC / "report.html"
     if not statement.exists():
         raise ConfigError(f"the run in '{folder}' has published nothing.")
-    told = json.loads(statement.read_text(encoding="utf-8"))
-    recipe = (folder / PUBLIC / "config.yaml").read_text(encoding="utf-8")
-    write_atomically(page, public_page(told, recipe))
+    with as_written(folder / PUBLIC):
+        recipe = (folder / PUBLIC / "config.yaml").read_text(encoding="utf-8")
+        write_atomically(page, public_page(object_in(statement), recipe))
     return page

@@ -9,6 +9,7 @@ from pathlib import Path
 from privfl.engine import RoundRecord
 from privfl.engine.files import write_atomically
 from privfl.federation import Federation
+from privfl.report.kept import rounds_in
 
 HONEST = "honest_rounds.jsonl"
 
@@ -25,8 +26,4 @@ def play_honest(federation: Federation, folder: Path) -> None:
 
 def honest_rounds(folder: Path) -> list[RoundRecord]:
     """The records that `play_honest` left; none where it was not played."""
-    path = folder / HONEST
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [RoundRecord.from_json(json.loads(line)) for line in lines]
+    return rounds_in(folder / HONEST)

@@ -13,7 +13,7 @@ from privfl.engine.records import RoundRecord
 from privfl.report.card import card
 from privfl.report.certificate import certified
 from privfl.report.detection import detected
-from privfl.report.privacy import claims, spent
+from privfl.report.privacy import claims, of_classes, spent
 from privfl.report.style import STYLE
 from privfl.report.tables import table
 
@@ -64,6 +64,7 @@ def page_of(
     ]
     parts += [f'<div class="warn">{say(line)}</div>' for line in summary.get("warnings", [])]
     parts += claims(summary.get("privacy"), summary.get("dp audit", []))
+    parts += of_classes(summary.get("personal", []))
     facts = _short(summary.get("facts", {}), summary.get("guarantees", {}))
     if facts:
         rows = "".join(

@@ -98,6 +98,29 @@ def claims(
     return [f"<h2>Privacy</h2>{said}{table(f'<tr>{head}</tr>{body}')}", *map(follows, lines)]
 
 
+def of_classes(classes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What clients of each class have spent, where they are drawn at rates of their own."""
+    if not classes:
+        return []
+    names = ("class", "clients", "rate", "epsilon", "where the seed is known", "")
+    head = "".join(f"<th>{name}</th>" for name in names)
+    rows = []
+    for one in classes:
+        seen = one["seed known"]
+        cells = (
+            one["class"],
+            str(one["clients"]),
+            f"{one['rate']:.4g}",
+            _epsilon(one["epsilon"]),
+            "the same" if seen is None else _epsilon(seen),
+            one["refused"] or "",
+        )
+        rows.append("".join(_cell(text) for text in cells))
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    said = "Each class is drawn at a rate of its own, which is public, and spends as much."
+    return [f"<h3>By class of clients</h3><p>{said}</p>{table(f'<tr>{head}</tr>{body}')}"]
+
+
 def follows(line: Mapping[str, Any]) -> str:
     """What follows from a claim: what is left to attacks, what groups have, what would change
     it.

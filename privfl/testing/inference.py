@@ -25,6 +25,7 @@ from privfl.attacks import (
     Reconstruction,
     Result,
     Scores,
+    Sequences,
 )
 from privfl.core import View
 from privfl.core.field_values import field_values
@@ -197,6 +198,8 @@ def _shapes(
     if isinstance(result, Reconstruction):
         shape = tuple(world.data.x.shape[1:])
         return tuple(result.samples.shape), (len(result.labels), *shape)
+    if isinstance(result, Sequences):
+        return tuple(result.sequences.shape[1:]), tuple(world.data.x.shape[1:])
     return (), ()
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from privfl.attacks import Forward, Knowledge
 from privfl.core import Dataset, FlatModel, RoundPlan, Rows, Total, Vector, View
+from privfl.models import transformer
 
 CLIENTS, EACH, LR = (0, 2, 5, 7), 6, 0.1
 """Who takes part, with how many samples each, and the rate of a client's one gradient step."""
@@ -40,12 +41,12 @@ class World:
     data: Dataset
 
     def model(self) -> FlatModel:
-        """The model at its start: one hidden layer for images, an embedding for text."""
+        """The model at its start: one hidden layer for images, a small transformer for text."""
         text = not self.data.x.is_floating_point()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             if text:
-                return FlatModel(nn.Sequential(nn.Embedding(TOKENS, 4), nn.Linear(4, TOKENS)))
+                return FlatModel(transformer((5,), TOKENS, width=36, heads=2))
             layers = (nn.Flatten(), nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, CLASSES))
             return FlatModel(nn.Sequential(*layers))
 

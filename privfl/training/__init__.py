@@ -3,13 +3,17 @@ processes.
 """
 
 from privfl.core import cross_entropy
+from privfl.training.adversarial import FGSM, PGD, Ball, FreeAdversarial
+from privfl.training.buffers import WithStatistics, adapt, plain
 from privfl.training.choose import executors
 from privfl.training.evaluation import Evaluation, evaluate
 from privfl.training.executor import Executor, Sequential
 from privfl.training.fednova import FedNova
 from privfl.training.gradient import PlainGradient
+from privfl.training.method import Method, State
 from privfl.training.processes import Processes
 from privfl.training.ray_actors import RayActors
+from privfl.training.robustness import Climb, at_radius, robust_accuracy, searched_accuracy
 from privfl.training.scaffold import Scaffold
 from privfl.training.server import (
     FedAdagrad,
@@ -23,9 +27,13 @@ from privfl.training.server import (
 from privfl.training.sgd import FedProx, FedSGD, LocalSGD, LocalTrainer
 from privfl.training.soteria import Soteria
 from privfl.training.stacked import Stacked
-from privfl.training.task import Failed, Method, Result, Samples, State, Task, Trained, Workload
+from privfl.training.task import Failed, Result, Samples, Task, Trained, Workload
 
 __all__ = [
+    "FGSM",
+    "PGD",
+    "Ball",
+    "Climb",
     "Evaluation",
     "Executor",
     "Failed",
@@ -37,6 +45,7 @@ __all__ = [
     "FedProx",
     "FedSGD",
     "FedYogi",
+    "FreeAdversarial",
     "LocalSGD",
     "LocalTrainer",
     "Method",
@@ -54,8 +63,14 @@ __all__ = [
     "State",
     "Task",
     "Trained",
+    "WithStatistics",
     "Workload",
+    "adapt",
+    "at_radius",
     "cross_entropy",
     "evaluate",
     "executors",
+    "plain",
+    "robust_accuracy",
+    "searched_accuracy",
 ]

@@ -19,6 +19,7 @@ from privfl.core import (
     UnsupportedModel,
     unknown,
 )
+from privfl.training.buffers import in_place_of, plain
 from privfl.training.executor import Executor, Sequential
 from privfl.training.processes import Processes
 from privfl.training.ray_actors import RayActors
@@ -99,13 +100,14 @@ def _asked(wanted: str) -> tuple[str, int | None, bool]:
 def _measured(
     workload: Workload, clients: Mapping[ClientId, Tensor], cores: int, seed: int
 ) -> tuple[Executor, str]:
-    method = workload.method
+    method = plain(workload.method)
     if not isinstance(method, LocalSGD):
         return Sequential(workload), f"sequential: a {type(method).__name__} cannot be stacked."
     plan = LocalPlan(method.plan.batch_size, steps=min(STEPS, method.plan.steps or STEPS))
-    short = replace(workload, method=replace(method, plan=plan))
+    quick = replace(method, plan=plan)
+    short = replace(workload, method=in_place_of(workload.method, quick))
     sample = [Task(client, index) for client, index in list(clients.items())[:SAMPLE]]
-    before = workload.model.read()
+    before, stood = workload.model.read(), workload.model.state.clone()
     workers: Processes | None = None
     try:
         seconds, why_not = _in_one_process(short, sample, seed)
@@ -115,7 +117,7 @@ def _measured(
             last = best == LAID_OUT
             try:
                 workers = Processes(workload, cores, channels_last=last)
-                tasks = [replace(task, method=short.method) for task in sample[: 2 * cores]]
+                tasks = [replace(task, method=quick) for task in sample[: 2 * cores]]
                 name = f"processes/{cores}/{CHANNELS_LAST}" if last else f"processes/{cores}"
                 took, fail = _seconds(workers, short, tasks, seed)
                 if not fail:
@@ -127,6 +129,7 @@ def _measured(
             workers.close()
     finally:
         workload.model.write(before)
+        workload.model.write_state(stood)
     said = ", ".join(
         f"{name} {1e3 * s / (plan.steps or 1):.3g} ms"
         for name, s in sorted(seconds.items(), key=lambda item: item[1])

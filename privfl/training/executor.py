@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -19,10 +20,11 @@ from privfl.core import (
     Vector,
     keep_freed_pages,
 )
+from privfl.training.buffers import WithStatistics, plain
+from privfl.training.method import Method
 from privfl.training.sgd import LocalSGD
 from privfl.training.task import (
     FittingTraining,
-    Method,
     Result,
     Task,
     Trained,
@@ -97,7 +99,7 @@ class Sequential:
     def __init__(self, workload: Workload, *, channels_last: bool = False) -> None:
         keep_freed_pages()
         self.workload, self.channels_last = workload, channels_last
-        self.trainer = workload.method.on(workload.model, workload.loss)
+        self.trainer = plain(workload.method).on(workload.model, workload.loss)
 
     def train(
         self,
@@ -112,22 +114,17 @@ class Sequential:
 
     def train_one(self, broadcast: Broadcast, task: Task, out: Vector, seeds: CoinSource) -> Result:
         """Train one client; whatever it raises is its `Failed`."""
-        sent = task.broadcast or broadcast
+        sent, work = task.broadcast or broadcast, self.workload
+        rng = seeds.generator("training", broadcast.version, task.client)
         try:
-            trainer = (
-                self.trainer
-                if task.method is None
-                else task.method.on(self.workload.model, self.workload.loss)
-            )
-            return _fit(
-                trainer,
-                sent,
-                task,
-                self.workload,
-                out,
-                seeds.generator("training", broadcast.version, task.client),
-                self.channels_last,
-            )
+            own = task.method
+            trainer = self.trainer if own is None else own.on(work.model, work.loss)
+            if not isinstance(work.method, WithStatistics):
+                return _fit(trainer, sent, task, work, out, rng, self.channels_last)
+            with work.method.at_work(work.model, sent, task.state) as left:
+                done = _fit(trainer, sent, task, work, out, rng, self.channels_last)
+                aux, state = left(done.state)
+            return replace(done, state=state, aux={**done.aux, **aux})
         except Exception as error:
             out.fill_(float("nan"))
             return failed(task, self.workload, f"{type(error).__name__}: {error}")
@@ -154,8 +151,9 @@ def _fit(
     )
     out.copy_(update.delta)
     aux: Mapping[str, Vector] = update.aux
-    if not workload.method.parts(len(out)).keys() <= aux.keys():
-        own, state = _by_the_recipe(workload.method, sent, task, workload.data, out)
+    method = plain(workload.method)
+    if not method.parts(len(out)).keys() <= aux.keys():
+        own, state = _by_the_recipe(method, sent, task, workload.data, out)
         aux = {**own, **aux}
     return Trained(task.client, update.weight, state, aux, noisy)
 

@@ -26,7 +26,8 @@ from privfl.core import (
     require,
 )
 from privfl.training.executor import Sequential, fits
-from privfl.training.task import Method, Result, Task, Workload, failed
+from privfl.training.method import Method
+from privfl.training.task import Result, Task, Workload, failed
 from privfl.training.worker import compact, compact_broadcast
 
 CHUNKS = 4

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from privfl.core import Broadcast, ClientState, ConfigError, Vector, Weighting
+from privfl.training.method import State
 from privfl.training.sgd import LocalSGD
-from privfl.training.task import State
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from privfl.core import Released, Vector, require
-from privfl.training.task import Method, State
+from privfl.training.method import Method, State
 
 _LARGEST = 1e38
 """The largest lr of a server, about what its 32 bits hold."""
@@ -190,6 +190,10 @@ class ServerHalf:
     def broadcast(self, state: State) -> Mapping[str, Vector]:
         """``Broadcast.aux`` of the next round."""
         return self.method.broadcast(_part(state, "method."))
+
+    def remembering(self, state: State, method: State) -> State:
+        """The memory with some of the method's own set anew."""
+        return {**state, **_join(method, {})}
 
     def step(
         self,

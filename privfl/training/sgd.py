@@ -4,10 +4,11 @@ share.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from privfl.core import (
     BatchGradient,
@@ -22,13 +23,16 @@ from privfl.core import (
     Loss,
     NoisySteps,
     Objective,
+    Perturbation,
     Update,
     Vector,
     Weighting,
+    is_private,
     require,
 )
 from privfl.training.gradient import WHOLE, PlainGradient
-from privfl.training.task import Samples, State, Trained
+from privfl.training.method import State
+from privfl.training.task import Samples, Trained
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,12 @@ class LocalSGD:
     fresh each round. ``prox`` adds (prox / 2) |w - w_start|^2 to the loss. The rate of round r is
     ``lr * decay ** r``. ``weighting="samples"`` weighs a client by its number of samples;
     client-level privacy needs ``"uniform"``. ``gradient`` and ``objective`` are the seats of DP-SGD
-    and of attackers.
+    and of attackers; ``adversarial`` moves each sample before its gradient is taken, which makes
+    the objective the largest loss within a ball around it.
 
     Raises:
-        ConfigError: a setting out of its range.
+        ConfigError: a setting out of its range; a private gradient beside an ``adversarial`` that
+            lets one sample move another.
 
     >>> LocalSGD(lr=0.1, plan=LocalPlan(batch_size=10, epochs=5)).rate(round=3)
     0.1
@@ -59,6 +65,7 @@ class LocalSGD:
     weighting: Weighting = "samples"
     gradient: BatchGradient = PlainGradient()
     objective: Objective | None = None
+    adversarial: Perturbation | None = None
 
     def __post_init__(self) -> None:
         require.positive(lr=self.lr, decay=self.decay)
@@ -72,6 +79,16 @@ class LocalSGD:
             raise ConfigError("nesterov=True needs a momentum above 0.")
         if self.weighting not in ("samples", "uniform"):
             raise ConfigError(f"weighting is 'samples' or 'uniform', and is '{self.weighting}'.")
+        if (
+            is_private(self.gradient)
+            and self.adversarial is not None
+            and not self.adversarial.alone
+        ):
+            raise ConfigError(
+                f"{type(self.adversarial).__name__} moves a sample by what others of earlier"
+                " batches left, and steps on a batch more than once: clipping bounds no sample's"
+                " share then. Take pgd or fgsm beside a private gradient."
+            )
 
     @property
     def recipe(self) -> LocalRecipe:
@@ -233,6 +250,20 @@ class LocalTrainer:
         torch.sub(self.model.flat, start, out=out)
         return method.finish(client, out, broadcast, state, samples.n, steps, mean_loss)
 
+    def _presented(
+        self, samples: Samples, loss: Loss, rng: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """What each step is taken on: the batches, or where their samples are moved to."""
+        method = self.method
+        moved = None if method.adversarial is None else method.adversarial.begin()
+        for positions in method.gradient.batches(samples.n, method.plan, rng):
+            x, y = samples.batch(positions)
+            if moved is None:
+                yield x, y
+                continue
+            for inner in moved(self.model.module, loss, x, y):
+                yield inner, y
+
     def _descend(
         self,
         samples: Samples,
@@ -247,8 +278,7 @@ class LocalTrainer:
         apart = torch.empty_like(flat) if method.prox else None
         velocity: Vector | None = None
         steps, total = 0, 0.0
-        for positions in method.gradient.batches(samples.n, method.plan, rng):
-            x, y = samples.batch(positions)
+        for x, y in self._presented(samples, loss, rng):
             total += method.gradient(model, loss, x, y)
             steps += 1
             if method.weight_decay:

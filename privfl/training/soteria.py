@@ -54,7 +54,10 @@ class Soteria:
             raise UnsupportedModel(
                 "Soteria prunes the features under the last linear layer, and this model has none."
             )
+        state, counts = model.state.clone(), model.counts.clone()
         kept = self._kept(model.module, linear[-1], x)
+        model.state.copy_(state)  # running statistics saw the batch once already
+        model.counts.copy_(counts)
         gradient = linear[-1].weight.grad
         if gradient is not None:
             gradient.mul_(kept)

@@ -30,7 +30,7 @@ DEVICE = 1 << 30
 @dataclass(frozen=True, slots=True)
 class _Client:
     """A task with its row of the output and the rows of the data set in each of its batches, padded
-    to one length with a row of its own.
+    to one length with a row of its own; and the model that it starts from.
     """
 
     task: Task
@@ -38,6 +38,7 @@ class _Client:
     batches: Int[Tensor, "steps B"]
     sizes: tuple[int, ...]
     n: int
+    sent: Broadcast
 
 
 class Stacked:
@@ -46,8 +47,9 @@ class Stacked:
 
     Batches are those of `Sequential`, in the same order, and results agree with it to about 1e-5.
     Clients of different sizes share a block: short batches are padded with samples of weight 0, and
-    a client that has finished leaves. A client with a broadcast or a method of its own is trained
-    as `Sequential` would.
+    a client that has finished leaves. Clients may start from different models: a block trains at
+    one rate, from a row of its own for each. A client with a method of its own is trained as
+    `Sequential` would.
 
     Raises:
         UnsupportedModel: the model, the loss, the data or one of the method's seats cannot be
@@ -66,10 +68,11 @@ class Stacked:
             not isinstance(gradient, PlainGradient)
             or type(gradient) is not PlainGradient
             or method.objective is not None
+            or method.adversarial is not None
         ):
             raise UnsupportedModel(
-                "a gradient or an objective of its own cannot be stacked: use the sequential"
-                " executor."
+                "a gradient, an objective or an adversarial seat of its own cannot be stacked: use"
+                " the sequential executor."
             )
         if workload.loss is not cross_entropy:
             raise UnsupportedModel(
@@ -112,18 +115,19 @@ class Stacked:
         """Train every task's client; see `Executor.train`."""
         fits(broadcast, tasks, out)
         results: dict[int, Result] = {}
-        groups: dict[int, list[_Client]] = {}
+        groups: dict[tuple[int, float], list[_Client]] = {}
         for row, task in enumerate(tasks):
+            sent = task.broadcast or broadcast
             if (
-                task.broadcast is not None
-                or task.method is not None
+                task.method is not None
                 or task.samples(self.workload.data).n == 0
+                or sent.parameters.shape != broadcast.parameters.shape
+                or sent.aux.keys() != broadcast.aux.keys()
             ):
                 results[row] = self.alone.train_one(broadcast, task, out[row], seeds)
             else:
-                groups.setdefault(id(task.data or self.workload.data), []).append(
-                    self._plan(broadcast, row, task, seeds)
-                )
+                alike = id(task.data or self.workload.data), self.method.rate(sent.version)
+                groups.setdefault(alike, []).append(self._plan(broadcast, row, task, seeds))
         for group in groups.values():
             self._train_group(broadcast, group, out, seeds, results)
         return [results[row] for row in range(len(tasks))]
@@ -144,7 +148,8 @@ class Stacked:
         positions = torch.stack(passes) if len(passes) > 1 else passes[0]
         positions = (functional.pad(positions, (0, padding)) if padding else positions).view(-1)
         at = positions if samples.index is None else samples.index.cpu().index_select(0, positions)
-        return _Client(task, row, at.view(-1, width), sizes * len(passes), samples.n)
+        sent = task.broadcast or broadcast
+        return _Client(task, row, at.view(-1, width), sizes * len(passes), samples.n, sent)
 
     def _train_group(
         self,
@@ -162,7 +167,7 @@ class Stacked:
         device, d = self.workload.model.flat.device, self.workload.model.d
         stepwise = (
             bool(self.method.momentum or self.method.prox)
-            or self.method.correction(broadcast, group[0].task.state) is not None
+            or self.method.correction(group[0].sent, group[0].task.state) is not None
         )
         width = max(c.batches.shape[1] for c in group)
         each = bytes_per_copy(
@@ -176,7 +181,7 @@ class Stacked:
         for first in range(0, len(group), together):
             block = group[first : first + together]
             try:
-                losses = self._train_block(broadcast, data, block, scratch, parameters, gradient)
+                losses = self._train_block(data, block, scratch, parameters, gradient)
             except (
                 RuntimeError,
                 IndexError,
@@ -189,12 +194,12 @@ class Stacked:
                 )
                 continue
             for k, c in enumerate(block):
-                torch.sub(parameters[k], broadcast.parameters, out=out[c.row])
+                torch.sub(parameters[k], c.sent.parameters, out=out[c.row])
                 steps = len(c.sizes)
                 results[c.row] = self.method.finish(
                     c.task.client,
                     out[c.row],
-                    broadcast,
+                    c.sent,
                     c.task.state,
                     c.n,
                     steps,
@@ -203,7 +208,6 @@ class Stacked:
 
     def _train_block(
         self,
-        broadcast: Broadcast,
         data: Dataset,
         block: list[_Client],
         scratch: Scratch,
@@ -211,15 +215,16 @@ class Stacked:
         gradient: Tensor | None,
     ) -> list[float]:
         """Train a block in the first rows of ``parameters``; each client's sum of batch losses."""
-        method, lr = self.method, self.method.rate(broadcast.version)
-        parameters = parameters[: len(block)].copy_(broadcast.parameters)
+        method, lr = self.method, self.method.rate(block[0].sent.version)
+        start = _start(block)
+        parameters = parameters[: len(block)].copy_(start)
         at, share = _table(block)
         at, share = at.to(data.x.device), share.to(data.x.device)
         labels, nll, minus = data.y[at], torch.zeros_like(share), share.new_full((1, 1, 1), -1.0)
         step = (
             None
             if gradient is None
-            else _Step(method, broadcast, block, parameters, gradient[: len(block)], lr)
+            else _Step(method, start, block, parameters, gradient[: len(block)], lr)
         )
         x = data.x.flatten(1)
         for began, ended, active, width, even in _stretches(block):
@@ -261,21 +266,16 @@ class _Step:
     def __init__(
         self,
         method: LocalSGD,
-        broadcast: Broadcast,
+        start: Float[Tensor, "*K d"],
         block: list[_Client],
         parameters: Tensor,
         gradient: Tensor,
         lr: float,
     ) -> None:
-        self.method, self.start, self.parameters, self.gradient, self.lr = (
-            method,
-            broadcast.parameters,
-            parameters,
-            gradient,
-            lr,
-        )
+        self.method, self.parameters, self.gradient, self.lr = method, parameters, gradient, lr
+        self.start = start.expand_as(parameters)
         self.velocity = torch.zeros_like(gradient) if method.momentum else None
-        given = [method.correction(broadcast, c.task.state) for c in block]
+        given = [method.correction(c.sent, c.task.state) for c in block]
         corrections = [c for c in given if c is not None]
         self.corrections = torch.stack(corrections) if corrections else None
 
@@ -284,7 +284,7 @@ class _Step:
         if method.weight_decay:
             g.add_(w, alpha=method.weight_decay)
         if method.prox:
-            g.add_(w - self.start, alpha=method.prox)
+            g.add_(w - self.start[:active], alpha=method.prox)
         if self.corrections is not None:
             g.add_(self.corrections[:active])
         if self.velocity is None:
@@ -292,6 +292,14 @@ class _Step:
             return
         v = self.velocity[:active].mul_(method.momentum).add_(g)
         w.add_(g.add_(v, alpha=method.momentum) if method.nesterov else v, alpha=-self.lr)
+
+
+def _start(block: list[_Client]) -> Float[Tensor, "*K d"]:
+    """The model [d] that all of a block start from, or each client's own [K, d]."""
+    first = block[0].sent
+    if all(c.sent is first for c in block):
+        return first.parameters
+    return torch.stack([c.sent.parameters for c in block])
 
 
 def _stretches(block: list[_Client]) -> Iterator[tuple[int, int, int, int, bool]]:

@@ -4,35 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from privfl.core import (
-    BatchGradient,
     Broadcast,
+    Buffers,
     ClientId,
     ClientState,
     ConfigError,
     Dataset,
     FlatModel,
-    LocalRecipe,
     LocalTraining,
     Loss,
     NoisySteps,
     Trains,
     Update,
     Vector,
-    Weighting,
     is_private,
 )
-
-State: TypeAlias = Mapping[str, Any]
-"""What a server half remembers between rounds, by name: tensors and numbers, so that a checkpoint
-can hold it.
-"""
-
+from privfl.training.buffers import WithStatistics, on_model
+from privfl.training.method import Method
 
 IMAGES = 4
 """Axes of a batch of images: samples, channels, height, width."""
@@ -120,64 +114,6 @@ class FittingTraining(LocalTraining, Protocol):
         ...
 
 
-@runtime_checkable
-class Method(Protocol):
-    """A federated optimisation method: what each client does, what it sends beside the delta, and
-    how the server combines it.
-
-    A method is a description without memory. `ServerHalf` runs its server side together with a
-    server optimiser.
-    """
-
-    @property
-    def weighting(self) -> Weighting:
-        """How its clients weigh."""
-        ...
-
-    @property
-    def gradient(self) -> BatchGradient:
-        """How its clients make a batch's gradient."""
-        ...
-
-    @property
-    def recipe(self) -> LocalRecipe:
-        """What everybody is told of its clients' training."""
-        ...
-
-    def on(self, model: FlatModel, loss: Loss) -> LocalTraining:
-        """The client half, at work on this model."""
-        ...
-
-    def parts(self, d: int) -> Mapping[str, int]:
-        """Length of each extra vector in ``Update.aux``, by name; each is bounded and sent the same
-        way as the delta.
-        """
-        ...
-
-    def init(self, d: int) -> State:
-        """The server half's memory before the first round."""
-        ...
-
-    def broadcast(self, state: State) -> Mapping[str, Vector]:
-        """``Broadcast.aux`` of the next round."""
-        ...
-
-    def combine(
-        self, aggregate: Vector, aux: Mapping[str, Vector], state: State, cohort_fraction: float
-    ) -> tuple[Vector, State]:
-        """The model change [d] that a server optimiser then applies, from the aggregated delta and
-        extra vectors; ``cohort_fraction`` is whose are in it / all clients.
-        """
-        ...
-
-    def arrived(self, state: ClientState, sent: Mapping[str, Vector]) -> ClientState:
-        """A client's memory once it is told that these extra vectors of its, as it sent them, are
-        in what the server applied. The server tells that client, and nobody else, with the next
-        model that it sends it.
-        """
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Task:
     """One client's training in a round: positions of its samples in the shared data set, and what
@@ -204,13 +140,23 @@ class Task:
 @dataclass(frozen=True, slots=True)
 class Workload:
     """What every executor works on: one model to train in, the loss, the method, and the data that
-    all clients' positions refer to.
+    all clients' positions refer to. ``buffers`` says what becomes of running statistics where the
+    model has such; the method is then `WithStatistics`.
+
+    Raises:
+        UnsupportedModel, ConfigError: as `buffers.on_model`.
     """
 
     model: FlatModel
     loss: Loss
     method: Method
     data: Dataset
+    buffers: Buffers | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.method, WithStatistics):
+            return
+        object.__setattr__(self, "method", on_model(self.method, self.buffers, self.model))
 
 
 def failed(task: Task, workload: Workload, why: str) -> Failed:

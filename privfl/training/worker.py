@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from privfl.core import Broadcast, ClientState, CoinSource, Dataset, FlatModel, Loss
 from privfl.training.executor import Sequential
-from privfl.training.task import Method, Task, Workload
+from privfl.training.method import Method
+from privfl.training.task import Task, Workload
 
 
 @dataclass(frozen=True, slots=True)

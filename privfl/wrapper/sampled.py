@@ -31,7 +31,7 @@ def require_drawn(n: int, sampling: Sampling) -> None:
     if sampling.scheme == "poisson":
         many |= binom.logsf(n - 1, population, rate) < _NEVER
         few = binom.logcdf(n, population, rate) < _NEVER
-    elif sampling.scheme == "shuffled":
+    elif sampling.scheme in ("shuffled", "arrival"):
         few = False
     if many or few:
         raise ConfigError(

@@ -182,6 +182,7 @@ def test_the_record_keeps_its_schema(tmp_path):
         "card",
         "findings",
         "lies",
+        "models",
     }
     assert set(told["findings"][0]) == {
         "layer",

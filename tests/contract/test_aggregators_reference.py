@@ -52,6 +52,7 @@ from privfl.aggregators import (
     SignMajority,
     TrimmedMean,
     Zeno,
+    ZenoPlusPlus,
 )
 from privfl.aggregators.mean_shift import largest_cluster
 from privfl.core import Context, Released, RoundPlan, Rows
@@ -357,6 +358,16 @@ def fltrust(X: Array) -> Array:
     )
 
 
+def zeno_plus_plus(X: Array, gamma: float = 0.5, rho: float = 0.4, epsilon: float = 0.2) -> Array:
+    """In the paper's gradients: v and g are the changes over -gamma."""
+    v, accepted = -ROOT / gamma, []
+    for g in -X / gamma:
+        scaled = g * np.linalg.norm(v) / np.linalg.norm(g)
+        if gamma * v @ scaled - rho * (scaled @ scaled) >= -gamma * epsilon:
+            accepted.append(-gamma * scaled)
+    return np.mean(accepted, axis=0) if accepted else np.zeros(D)
+
+
 def clean_gradient(X: Array) -> Array:
     kept = [x for x in X if np.linalg.norm(x - ROOT) <= 4 * np.linalg.norm(ROOT)]
     return (ROOT + sum(kept)) / (1 + len(kept)) if kept else ROOT
@@ -453,6 +464,10 @@ PAIRS: dict[str, tuple[Any, Callable[[Array], Array]]] = {
     "ResidualReweighting": (ResidualReweighting(), residual_reweighting),
     "Zeno": (Zeno(lambda w, context: loss(w.numpy()), F, rho=0.01), zeno),
     "FLTrust": (FLTrust(lambda context: torch.from_numpy(ROOT)), fltrust),
+    "ZenoPlusPlus": (
+        ZenoPlusPlus(lambda context: torch.from_numpy(ROOT), rho=0.4 / 0.5, epsilon=0.2 * 0.5**2),
+        zeno_plus_plus,
+    ),
     "CleanGradientFilter": (
         CleanGradientFilter(lambda context: torch.from_numpy(ROOT), xi=4.0),
         clean_gradient,
@@ -862,6 +877,22 @@ def test_zeno_charges_the_whole_squared_norm() -> None:
         rows, None, Context(RoundPlan(0, (0,), 100, 1.0), torch.zeros(100), torch.Generator())
     )[0].scores["score"]
     np.testing.assert_allclose(scores.numpy(), [-1.0, -0.04, -0.09], atol=1e-6)
+
+
+def test_zeno_plus_plus_trains_its_own_update_anew_every_so_many_rounds() -> None:
+    asked: list[float] = []
+
+    def root(context: Context) -> torch.Tensor:
+        asked.append(float(context.parameters[0]))
+        return torch.tensor([1.0, 0.0])
+
+    rule = ZenoPlusPlus(root, every=3)
+    state = rule.init()
+    for number in range(7):
+        now = dataclasses.replace(fresh(2), parameters=torch.full((2,), float(number)))
+        out, state = rule.step(Rows.of([[-1.0, 0.0]]), state, now)
+        assert torch.equal(out, torch.zeros(2))  # nobody is accepted, and the model stays
+    assert asked == [0.0, 3.0, 6.0]
 
 
 def test_fltrust_keeps_the_model_where_nobody_is_trusted_and_ignores_length() -> None:

@@ -9,6 +9,8 @@ from privfl.core import ConfigError, DataCorrupt, Dataset, RoundFailed
 
 X = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
 
+HOLED = torch.where(torch.arange(8)[:, None] == 3, torch.nan, X)
+
 
 def data(x=X, y=None, classes=2):
     return Dataset(x, torch.arange(len(x)) % 2 if y is None else y, classes=classes)
@@ -29,6 +31,7 @@ def ran(held, test=None, **parts):
         ([data(), data(x=X[:0])], None, "client 1 has no data"),
         ([data(x=X[:0])] * 2, None, "client 0 has no data"),
         ([data(), data()], data(x=X[:0]), "an empty data set has no accuracy"),
+        ([data(), data()], data(x=HOLED), "the test set holds NaN or infinite values, .* sample 3"),
         ([], None, "there are no clients"),
         ([data(), data(x=torch.randn(8, 5))], None, r"client 1 are float32 \[5\] each"),
         ([data(), data(x=X.double())], None, r"client 1 are float64 \[4\] each"),
@@ -38,6 +41,11 @@ def ran(held, test=None, **parts):
 def test_data_that_no_model_can_train_on_are_refused(held, test, words):
     with pytest.raises(ConfigError, match=words):
         ran(held, test)
+
+
+def test_validation_samples_that_measure_nothing_are_refused():
+    with pytest.raises(ConfigError, match="the validation set holds NaN or infinite values"):
+        ran([data(), data()], validation=data(x=HOLED))
 
 
 @pytest.mark.parametrize("device", ["cuda", "toaster"])

@@ -1,7 +1,5 @@
 """The examples of loops that other people have, as they stand."""
 
-import csv
-import random
 import re
 import runpy
 import warnings
@@ -21,23 +19,8 @@ def said(name, capsys):
     return capsys.readouterr().out
 
 
-def patients(path):
-    coins = random.Random(0)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file)
-        out.writerow(["age", "pressure", "ward", "sick"])
-        for i in range(240):
-            age, ward = (
-                coins.randint(20, 90),
-                ["St. Mary", "Charité", "General, north", "Uni"][i % 4],
-            )
-            sick = "yes" if age + coins.randint(-9, 9) > 55 else "no"
-            out.writerow([age, coins.randint(90, 180) if i % 9 else "", ward, sick])
-
-
 def test_an_own_table_under_secagg_and_noise_is_fifteen_lines(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    patients(tmp_path / "patients.csv")
+    monkeypatch.chdir(tmp_path)  # it runs from anywhere
     receipt = said("own_csv.py", capsys)
     assert "survivors=('Charité', 'General, north', 'Uni'), dropped=('St. Mary',)" in receipt
     assert "only the sum of 3 updates" in receipt
@@ -45,7 +28,7 @@ def test_an_own_table_under_secagg_and_noise_is_fifteen_lines(tmp_path, monkeypa
     text = (EXAMPLES / "own_csv.py").read_text().split('"""')[2]
     lines = [line for line in text.splitlines() if line.strip()]
     assert len(lines) <= 15
-    assert not re.search(r"\b_\w", text), "no private name"
+    assert not re.search(r"\b_(?!_file__)\w", text), "no private name"
 
 
 def test_scikit_learn_learns_in_a_layer(capsys):

@@ -15,12 +15,15 @@ from privfl.cli import (
     comparing,
     dealing,
     demo,
+    gossiping,
     inferring,
     inspecting,
     listing,
     running,
     screen,
     sweeping,
+    verifying,
+    vertical,
 )
 
 HEAVY = ("torch", "numpy", "scipy", "matplotlib", "pandas", "opacus")
@@ -55,9 +58,12 @@ def test_every_command_is_said_to_be_what_it_says_it_is():
         "compare": comparing.compare,
         "audit": auditing.audit,
         "deal": dealing.deal,
+        "gossip": gossiping.gossip,
         "infer": inferring.infer,
         "inspect": inspecting.inspect,
         "report": running.report,
+        "verify": verifying.verify_run,
+        "vertical": vertical.vertical,
         "list": listing.show,
         "demo": demo.demo,
     }

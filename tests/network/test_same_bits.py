@@ -28,6 +28,18 @@ CASES = {
         "channel": "secagg",
         "bound": {"name": "clip", "l2": 1.0, "parts": {"control": 1.0}},
     },
+    "BatchNorm over secagg": {
+        "model": {"name": "resnet20", "norm": "batch", "width": 2},
+        "training": {**FINER, "buffers": "averaged"},
+        "channel": "secagg",
+        "bound": {"name": "clip", "l2": 1.0, "parts": {"buffers": 1.0}},
+        "rounds": 1,
+    },
+    "BatchNorm kept by each client": {
+        "model": {"name": "resnet20", "norm": "batch", "width": 2},
+        "training": {**FINER, "buffers": "local"},
+        "rounds": 2,
+    },
     "adaptive clip over bfv": {
         "channel": "bfv",
         "bound": {"name": "adaptive_clip"},

@@ -15,7 +15,7 @@ from privfl.config import AuditConfig
 from privfl.core import Broadcast, Dataset, OsNoise, PlanRefused, Seeds
 from privfl.crypto import BFV, AdditiveSharing, Plain, SecAgg
 from privfl.dp import Clip, NoBound
-from privfl.engine import Attacker, Engine
+from privfl.engine import Attacker, BufferedPace, Engine
 from privfl.engine.client import ClientSide
 from privfl.engine.order import Told
 from privfl.hybrid import TwoServer
@@ -43,7 +43,7 @@ def data():
     return made
 
 
-def scenario(channel, attackers=(), mail="bare"):
+def scenario(channel, attackers=(), mail="bare", pace=None):
     own = data()
     net = initialised(mlp, (1, 4, 4), 4, seed=0, hidden=(FEATURES,))
     return Federation(
@@ -55,6 +55,7 @@ def scenario(channel, attackers=(), mail="bare"):
         channel=channel,
         attackers=list(attackers),
         mail=mail,
+        pace=pace,
         executor="sequential",
         audit=AuditConfig(keep="all"),
     )
@@ -154,3 +155,15 @@ def test_the_servers_own_plan_is_that_of_most_clients_and_each_client_is_told_it
     told = Told.of(order, {c: bait if c == VICTIM else dull for c in range(N)})
     assert told.plans["delta"].models == (dull.digest,)
     assert told.to.keys() == {VICTIM}
+
+
+def test_an_asynchronous_plan_names_several_models_so_a_bait_is_in_the_sum_and_the_run_says_so():
+    pace = BufferedPace(k=N, concurrency=N)
+    run = scenario(SecAgg(bits=24), FISHING, pace=pace).run()
+    transcript = run.transcripts[0]
+    assert VICTIM in transcript.clients_seen()
+    assert len(transcript.plan.models) == 1  # of the honest server; the bait's is named beside it
+    assert any("names several models" in warning for warning in run.summary["warnings"])
+    waits = scenario(SecAgg(bits=24), FISHING).run()
+    assert VICTIM not in waits.transcripts[0].clients_seen()
+    assert not any("names several models" in warning for warning in waits.summary["warnings"])

@@ -482,6 +482,7 @@ IMAGE_NETS = {
 
 @pytest.mark.parametrize("net", IMAGE_NETS)
 def test_batches_with_channels_last_train_alike(net, cohort, sent):
+    torch.manual_seed(0)
     x = torch.randn(60, 1 if net == "one colour" else 3, 8, 8)
     data = Dataset(x, torch.arange(60) % 4, classes=4)
     load = Workload(FlatModel(IMAGE_NETS[net]()), cross_entropy, LocalSGD(lr=0.05), data)

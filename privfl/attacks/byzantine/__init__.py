@@ -2,6 +2,7 @@
 
 from privfl.attacks.byzantine.agr_tailored import AGRTailored
 from privfl.attacks.byzantine.alie import ALIE
+from privfl.attacks.byzantine.dissensus import Dissensus
 from privfl.attacks.byzantine.fang_krum import FangKrum
 from privfl.attacks.byzantine.fang_trimmed_mean import FangTrimmedMean
 from privfl.attacks.byzantine.free_rider import FreeRider
@@ -21,6 +22,7 @@ __all__ = [
     "IPM",
     "AGRTailored",
     "ConstantUpdate",
+    "Dissensus",
     "FangKrum",
     "FangTrimmedMean",
     "FlippedWeights",

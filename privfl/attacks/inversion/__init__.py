@@ -1,5 +1,6 @@
 """Sample inference: from updates back to the samples, tokens and labels that caused them."""
 
+from privfl.attacks.inversion.dager import DAGER
 from privfl.attacks.inversion.disaggregation import ClientUpdates, GradientDisaggregation
 from privfl.attacks.inversion.embedding_leakage import EmbeddingLeakage
 from privfl.attacks.inversion.fishing import Fishing
@@ -8,9 +9,12 @@ from privfl.attacks.inversion.grad_inversion import GradInversion
 from privfl.attacks.inversion.imprint import Imprint, imprinted
 from privfl.attacks.inversion.labels import LabelCounts
 from privfl.attacks.inversion.linear import LinearLeakage
+from privfl.attacks.inversion.loki import Loki, alone, lokied
 from privfl.attacks.inversion.matching import DLG, IDLG, GradientInversion
+from privfl.attacks.inversion.statistic_counts import StatisticCounts
 
 __all__ = [
+    "DAGER",
     "DLG",
     "IDLG",
     "ClientUpdates",
@@ -23,5 +27,9 @@ __all__ = [
     "Imprint",
     "LabelCounts",
     "LinearLeakage",
+    "Loki",
+    "StatisticCounts",
+    "alone",
     "imprinted",
+    "lokied",
 ]

@@ -47,7 +47,7 @@ def slopes(
     if classes != forward.classes or layers[0].out_features != m:
         return None
     start = m * layers[0].in_features + (m if layers[0].bias is not None else 0)
-    W = observed.view.before[start : start + classes * m].view(classes, m).double()
+    W = observed.base[start : start + classes * m].view(classes, m).double()
     P = class_outputs(forward, observed, knowledge).double()
     return (P - torch.eye(classes, dtype=torch.float64)) @ W
 

@@ -138,9 +138,10 @@ class Fishing(Inference):
             return Reconstruction(
                 type(self).__name__, view.adversary, x, y, 0.0, notes={"how": "closed form"}
             )
+        sent = self.sent(view.base(observed.client), self.victim)
         alone = replace(
             observed,
-            view=replace(view, before=self.sent(view.before, self.victim)),
+            view=replace(view, before=sent, bases={}),
             clients=1,
             samples=self.samples,
         )

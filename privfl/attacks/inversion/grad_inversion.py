@@ -1,5 +1,5 @@
-"""GradInversion: gradient matching with what the model remembers of its batches, by several seeds
-that agree.
+"""GradInversion: gradient matching with the statistics of the batch that BatchNorm gives away, by
+several seeds that agree.
 """
 
 from __future__ import annotations
@@ -8,29 +8,47 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from jaxtyping import Int
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from privfl.attacks.inference import Family, Lacking, Observed, Target, Targeted, observe, recipe
-from privfl.attacks.inversion.batch_size import tried
+from privfl.attacks.inversion.batch_size import sizes, tried
 from privfl.attacks.inversion.labels import labels
-from privfl.attacks.inversion.matching import Problem, _start, problem, total_variation
+from privfl.attacks.inversion.matching import TVS, Problem, _start, problem, total_variation
+from privfl.attacks.inversion.rehearsal import best, victims
+from privfl.attacks.inversion.statistics import Heard, Norm, distance, listening
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
-from privfl.core import ClientId, Examples, View
+from privfl.core import BUFFERS, ClientId, Examples, View
+
+STATISTICS = (0.0, 1e-2, 0.1, 1.0)
+"""Weights of the distance of statistics that a rehearsal tries."""
+VICTIMS = 2
+"""Shadow victims in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class GradInversion(Targeted):
     """See through gradients (Yin, Mallya, Vahdat, Alvarez, Kautz, Molchanov 2021).
 
-    Gradient matching (by cosine, which stands scales) plus total variation, L2 and, where the model
-    has batch normalisation with running statistics, the distance of the guesses' statistics to them
-    (equation 11); ``seeds`` descents share a group penalty towards their mean (equation 12, with
-    the pixelwise mean in place of registered images). Labels by the most negative column of the
-    last layer's gradient (equation 8), each class once, where they are not known; `LabelCounts`
-    counts repeated classes better.
+    Gradient matching (by cosine, which stands scales) plus total variation, L2 and, where the
+    network has running statistics, the distance of the guesses' to those of the batch (equation
+    11); ``seeds`` descents share a group penalty towards their mean (equation 12, with the
+    pixelwise mean in place of registered images). Labels by the most negative column of the last
+    layer's gradient (equation 8), each class once, where they are not known; `LabelCounts` counts
+    repeated classes better.
+
+    The paper takes the batch's statistics for known, or has the running ones stand in for them.
+    Where clients send the change of theirs and the adversary reads it, it has the batch's: after
+    one step they are (new - (1 - q) old) / q at a layer whose running ones move by q
+    (`batch_statistics`); after several, or under a clip, the guess is led through the same steps
+    and clip and the changes are compared. Where it does not read that part, the statistics that are
+    broadcast stand in, as in the paper.
+
+    Args:
+        statistics: weight of that distance.
+        tune: choose ``statistics`` of `STATISTICS`, then ``tv``, before the target is looked at, on
+            updates that the adversary makes of its auxiliary samples (by one seed).
 
     >>> GradInversion(seeds=2).group
     0.01
@@ -42,11 +60,39 @@ class GradInversion(Targeted):
     lr: float = 0.03
     tv: float = 1e-3
     l2: float = 1e-6
-    statistics: float = 1e-3
+    statistics: float = 0.1
     group: float = 0.01
     seeds: int = 3
     target: Target = "client"
     client: ClientId | None = None
+    tune: bool = False
+
+    def prepared(self, views: tuple[View, ...], knowledge: Knowledge) -> GradInversion:
+        """The attack with its priors tuned for the first view.
+
+        Raises:
+            NotVisible: the view shows no such contribution.
+            Lacking: the recipe or the labels are not known.
+        """
+        if not self.tune:
+            return self
+        forward = recipe(views[0], knowledge)
+        observed = observe(views[0], knowledge, self.target, self.client)
+        practice = victims(observed, forward, knowledge, sizes(observed, forward)[0], VICTIMS)
+        low, high = forward.span(observed.delta)
+        known, span = replace(knowledge, labels=None), (high - low).clamp(min=1e-9)
+
+        def solve(attack: GradInversion, seen: Observed) -> Reconstruction:
+            return attack._solve(seen, forward, known)
+
+        chosen = replace(self, tune=False, seeds=1)
+        if forward.buffers in ("averaged", "local"):
+            weights = dict.fromkeys((self.statistics, *STATISTICS))
+            tried = [replace(chosen, statistics=weight) for weight in weights]
+            chosen = best(tried, practice, solve, span)
+        tvs = dict.fromkeys((chosen.tv, *TVS))
+        chosen = best([replace(chosen, tv=tv) for tv in tvs], practice, solve, span)
+        return replace(chosen, seeds=self.seeds)
 
     def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> Reconstruction:
         """Samples from the first view; see `GradientInversion.infer` for what it raises."""
@@ -68,101 +114,101 @@ class GradInversion(Targeted):
         posed = problem(
             observed, forward, replace(knowledge, labels=y), adaptive=True, scale_free=True
         )
+        given = _Given.of(observed, forward, posed)
         rng = knowledge.generator(6)
         xs = [_start(posed, rng).requires_grad_() for _ in range(self.seeds)]
         reach = float((posed.high - posed.low).mean())
         adam = torch.optim.Adam(xs, lr=self.lr * reach)
-        remembered = _Remembered(posed.simulator.module)
-        best, least = xs[0].detach().clone(), float("inf")
+        found, least = xs[0].detach().clone(), float("inf")
         for i in range(self.iterations):
             if i in (3 * self.iterations // 8, 5 * self.iterations // 8, 7 * self.iterations // 8):
                 adam.param_groups[0]["lr"] /= 10
             middle = torch.stack([x.detach() for x in xs]).mean(dim=0)
             for x in xs:
-                value = self._objective(
-                    posed, x, middle if len(xs) > 1 else None, reach, remembered
-                )
+                value = self._objective(posed, x, middle if len(xs) > 1 else None, reach, given)
                 (slope,) = torch.autograd.grad(value, x)
                 x.grad = slope.sign_()
                 if value.item() < least:
-                    best, least = x.detach().clone(), value.item()
+                    found, least = x.detach().clone(), value.item()
             adam.step()
             with torch.no_grad():
                 for x in xs:
                     x.copy_(x.clamp(posed.low, posed.high))
-        remembered.forget()
-        notes = {"seeds": self.seeds, "layers with statistics": len(remembered.layers)}
-        return Reconstruction(
-            type(self).__name__,
-            observed.view.adversary,
-            best,
-            posed.labels,
-            least,
-            notes=notes,
-        )
+        notes: dict[str, float | int | str] = {
+            "seeds": self.seeds,
+            "layers with statistics": len(posed.simulator.norms),
+            "statistics": given.how,
+            "statistics' weight": self.statistics,
+            "tv": self.tv,
+        }
+        who = observed.view.adversary
+        return Reconstruction(type(self).__name__, who, found, posed.labels, least, notes=notes)
 
     def _objective(
-        self,
-        posed: Problem,
-        x: Tensor,
-        middle: Tensor | None,
-        reach: float,
-        remembered: _Remembered,
+        self, posed: Problem, x: Tensor, middle: Tensor | None, reach: float, given: _Given
     ) -> Tensor:
-        remembered.distance = x.new_zeros(())
-        value = (
-            posed.mismatch(x, "cosine")
-            + self.tv / reach * total_variation(x)
-            + self.l2 * x.square().mean()
-        )
-        if remembered.layers:
-            remembered.listen(posed.simulator.module, x)
-            value = value + self.statistics * remembered.distance
+        with listening(posed.simulator.norms) as heard:
+            value = posed.mismatch(x, "cosine")
+        value = value + self.tv / reach * total_variation(x) + self.l2 * x.square().mean()
+        if given.how != "none" and self.statistics:
+            value = value + self.statistics * given.distance(heard)
         if middle is not None:
             value = value + self.group * (x - middle).square().mean() / reach**2
         return value
 
 
-class _Remembered:
-    """How far the batch's statistics at layers of batch normalisation are from those that the
-    layers remember.
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What is known of the batch's statistics: the ``change`` [s] of running ones from ``start``,
+    of so many clients under a clip; or ``start`` alone, which stands in for the batch's.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self.layers = [
-            layer
-            for layer in module.modules()
-            if isinstance(layer, _NormBase) and layer.running_mean is not None
-        ]
-        self.distance = torch.zeros(())
-        self.listening = False
-        self.hooks = [layer.register_forward_pre_hook(self._compare) for layer in self.layers]
+    norms: list[Norm]
+    start: Tensor | None
+    change: Tensor | None
+    clients: int
+    l2: float
 
-    def listen(self, module: nn.Module, x: Tensor) -> None:
-        """One pass of a guess, which fills ``distance``."""
-        self.listening = True
-        module(x)
-        self.listening = False
+    @classmethod
+    def of(cls, observed: Observed, forward: Forward, posed: Problem) -> _Given:
+        """From a contribution that is attacked."""
+        norms = posed.simulator.norms
+        start = observed.view.extra.get(BUFFERS) if norms else None
+        change = observed.buffers if start is not None else None
+        return cls(norms, start, change, observed.clients, forward.buffers_l2)
 
-    def forget(self) -> None:
-        """Take the hooks off."""
-        for hook in self.hooks:
-            hook.remove()
+    @property
+    def how(self) -> str:
+        """Where they are from."""
+        if self.change is not None:
+            return "of the batch"
+        return "none" if self.start is None else "as broadcast"
 
-    def _compare(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if (
-            not self.listening
-            or not isinstance(layer, _NormBase)
-            or layer.running_mean is None
-            or layer.running_var is None
-        ):
-            return
-        z = inputs[0].transpose(0, 1).flatten(1)
-        self.distance = (
-            self.distance
-            + (z.mean(dim=1) - layer.running_mean).norm()
-            + (z.var(dim=1) - layer.running_var).norm()
-        )
+    def distance(self, heard: Heard) -> Tensor:
+        """How far what a guess caused is from it, in units of a batch's statistics."""
+        passes = heard.batches()
+        if self.start is None:
+            return passes[0].new_zeros(())
+        if self.change is None:
+            return distance(self.norms, torch.stack(passes).mean(dim=0), self.start)
+        weight = heard.weight(len(passes) // self.clients)
+        guess = heard.change(self.start, self.clients, self.l2)
+        return distance(self.norms, guess / weight, self.change / weight)
+
+
+def batch_statistics(
+    observed: Observed, forward: Forward, norms: list[Norm]
+) -> Float[Tensor, " s"] | None:
+    """The statistics [s] of the one batch that an update was made of, exactly: (new - (1 - q) old)
+    / q. After several steps they are a mean of all batches' in which later ones weigh more. None
+    where the adversary does not read the change of statistics.
+    """
+    start = observed.view.extra.get(BUFFERS)
+    if start is None or observed.buffers is None:
+        return None
+    steps = forward.steps_on(max(1, (observed.samples or 1) // observed.clients))
+    weight = Heard(norms).weight(steps)
+    return start + observed.buffers / weight
 
 
 def _labels(observed: Observed, forward: Forward, knowledge: Knowledge) -> Int[Tensor, " n"]:

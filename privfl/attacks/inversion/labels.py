@@ -15,7 +15,7 @@ from torch import Tensor
 
 from privfl.attacks.inference import Family, Lacking, Observed, Target, Targeted, observe, recipe
 from privfl.attacks.inversion.batch_size import sizes
-from privfl.attacks.inversion.simulate import Simulator
+from privfl.attacks.inversion.simulate import Simulator, frozen
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Counts
 from privfl.core import ClientId, View
@@ -130,12 +130,13 @@ def class_outputs(
     Raises:
         Lacking: samples are text, and there are no auxiliary ones.
     """
-    model = Simulator(forward, observed.view.before, round=observed.view.plan.number).module
+    number, fixed = observed.view.plan.number, frozen(observed.view, forward)
+    model = Simulator(forward, observed.base, round=number, statistics=fixed).module
     held = knowledge.auxiliary
     if held is None or held.n == 0:
         if forward.tokens:
             raise Lacking("no random input stands in for text: give Knowledge(auxiliary=...).")
-        like = observed.view.before
+        like = observed.base
         low, high = forward.span(like)
         rng = knowledge.generator(11)
         x = low + (high - low) * torch.rand((_BATCH, *forward.shape), generator=rng)

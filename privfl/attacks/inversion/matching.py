@@ -16,7 +16,7 @@ from privfl.attacks.inference import Family, Lacking, Observed, Target, Targeted
 from privfl.attacks.inversion.batch_size import sizes, tried
 from privfl.attacks.inversion.labels import labels
 from privfl.attacks.inversion.rehearsal import best, victims
-from privfl.attacks.inversion.simulate import Simulator
+from privfl.attacks.inversion.simulate import Simulator, frozen
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
 from privfl.core import ClientId, Examples, View
@@ -103,20 +103,22 @@ def problem(
     Raises:
         Lacking: labels or their number cannot be known; samples are tokens.
     """
-    if observed.view.before.dtype != torch.float32:
+    if observed.base.dtype != torch.float32:
         raise Lacking("gradients are inverted in float32 models.")
     if forward.tokens:
         raise Lacking("no gradient leads to tokens: EmbeddingLeakage reads them off an embedding.")
     y = labels(observed, forward, knowledge)
     simulator = Simulator(
         forward,
-        observed.view.before.to(dtype),
+        observed.base.to(dtype),
         round=observed.view.plan.number,
         clients=observed.clients if adaptive else 1,
         dtype=dtype,
+        statistics=frozen(observed.view, forward),
     )
     clipped = forward.l2 < float("inf") and not (scale_free and observed.clients == 1)
-    as_gradient = not adaptive or (simulator.single_step(len(y)) and not clipped)
+    apart = clipped or (bool(simulator.norms) and observed.clients > 1)
+    as_gradient = not adaptive or (simulator.single_step(len(y)) and not apart)
     goal = observed.delta.to(dtype)
     if as_gradient:
         goal = -goal / simulator.lr

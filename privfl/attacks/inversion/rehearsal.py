@@ -14,9 +14,11 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from privfl.attacks.inference import Observed
-from privfl.attacks.inversion.simulate import Simulator
+from privfl.attacks.inversion.simulate import Simulator, frozen
+from privfl.attacks.inversion.statistics import listening
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
+from privfl.core import BUFFERS
 
 Setting = TypeVar("Setting")
 
@@ -36,17 +38,29 @@ def victims(
     and noise, from the broadcast model; none where there are too few samples.
     """
     held = knowledge.auxiliary
-    if held is None or held.n < size or forward.tokens:
+    if held is None or held.n < size:
         return []
     rng = knowledge.generator(41)
     view = observed.view
-    simulator = Simulator(forward, view.before, round=view.plan.number, clients=observed.clients)
+    simulator = Simulator(
+        forward,
+        observed.base,
+        round=view.plan.number,
+        clients=observed.clients,
+        statistics=frozen(view, forward),
+    )
     made = []
     for _ in range(count):
         pick = torch.randperm(held.n, generator=rng)[:size]
-        delta = simulator.update(held.x[pick], held.y[pick]).detach()
+        with listening(simulator.norms) as heard:
+            delta = simulator.update(held.x[pick], held.y[pick]).detach()
         delta = delta + observed.noise * torch.randn(delta.shape, generator=rng)
-        made.append(Victim(replace(observed, delta=delta, samples=size), held.x[pick]))
+        moved = None
+        if observed.buffers is not None and simulator.norms:
+            start = view.extra[BUFFERS]
+            moved = heard.change(start, observed.clients, forward.buffers_l2).detach()
+        seen = replace(observed, delta=delta, samples=size, buffers=moved)
+        made.append(Victim(seen, held.x[pick]))
     return made
 
 

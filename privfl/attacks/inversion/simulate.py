@@ -12,8 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from privfl.attacks.inversion.statistics import hold, listening, replaced_by_batches
 from privfl.attacks.knowledge import Forward
-from privfl.core import Loss, Vector
+from privfl.core import BUFFERS, Loss, Vector, View
 
 
 class _LossOf(nn.Module):
@@ -35,6 +36,10 @@ class Simulator:
     Samples lie in the order in which the clients hold them, ``clients`` equal shares one after
     another, and each client's batches are cut in that order: since a guess has no order of its own,
     the first epoch's shuffle costs nothing; later epochs repeat it.
+
+    Layers with running statistics compute with those of their batches, as they do in training, or
+    with ``statistics`` [s] (`core.FlatModel.state`), as they do where a model is measured or where
+    they are frozen.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class Simulator:
         round: int = 0,
         clients: int = 1,
         dtype: torch.dtype = torch.float32,
+        statistics: Vector | None = None,
     ) -> None:
         self.forward, self.clients, self.lr = forward, clients, forward.rate(round)
         self.module = copy.deepcopy(forward.module).to(device=before.device, dtype=dtype)
@@ -58,6 +64,9 @@ class Simulator:
             ):
                 leaf.copy_(part.view(leaf.shape))
                 leaf.grad = None
+        self.norms = [] if statistics is not None else replaced_by_batches(self.module)
+        if statistics is not None:
+            hold(self.module, statistics)
         self.loss_of = _LossOf(self.module, forward.loss)
 
     def gradients(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
@@ -68,12 +77,13 @@ class Simulator:
         """The batch's gradient [d], with a graph to ``x``."""
         return _flat(self.gradients(x, y))
 
-    def update(self, x: Tensor, y: Int[Tensor, " n"]) -> Float[Tensor, " d"]:
+    def update(self, x: Tensor, y: Int[Tensor, "n *place"]) -> Float[Tensor, " d"]:
         """The mean change [d] of the parameters, clipped at each client, with a graph to ``x``."""
         if self.clients == 1:
             return self._clip(self._local(x, y))
         parts = zip(x.chunk(self.clients), y.chunk(self.clients), strict=True)
-        if self.single_step(len(x)) and not self.forward.l2 < float("inf"):
+        apart = bool(self.norms) or self.forward.l2 < float("inf")
+        if self.single_step(len(x)) and not apart:
             return -self.lr * self.gradient(x, y)
         return torch.stack([self._clip(self._local(a, b)) for a, b in parts]).mean(dim=0)
 
@@ -120,6 +130,25 @@ class Simulator:
                 )
             now = [w - self.lr * g for w, g in zip(now, grads, strict=True)]
         return _flat([w - s for w, s in zip(now, start, strict=True)])
+
+
+def frozen(view: View, forward: Forward) -> Vector | None:
+    """The statistics [s] that clients' layers compute with in training; None where they compute
+    with those of batches, or keep none.
+    """
+    return view.extra.get(BUFFERS) if forward.buffers == "frozen" else None
+
+
+def standing(view: View, forward: Forward, parameters: Vector, x: Tensor) -> Vector | None:
+    """The statistics [s] with which a model is measured: those that are broadcast beside the view's
+    model; where clients keep their own, those of samples ``x`` [n, ...]; None where there are none.
+    """
+    if forward.buffers is None or BUFFERS in view.extra:
+        return view.extra.get(BUFFERS)
+    simulator = Simulator(forward, parameters)
+    with torch.no_grad(), listening(simulator.norms) as heard:
+        simulator.module(x)
+    return heard.batches()[0]
 
 
 def _flat(parts: Sequence[Tensor]) -> Tensor:

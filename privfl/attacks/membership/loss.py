@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeAlias
 
 import torch
 
 from privfl.attacks.inference import Family, Inference, candidates, recipe
-from privfl.attacks.inversion.simulate import Simulator
+from privfl.attacks.inversion.simulate import Simulator, standing
 from privfl.attacks.knowledge import Knowledge
 from privfl.attacks.membership.gradients import losses
 from privfl.attacks.result import Scores
@@ -41,7 +41,13 @@ class LossThreshold(Inference):
         """
         view = views[-1]
         pool = candidates(knowledge, type(self).__name__)
-        simulator = Simulator(recipe(view, knowledge), view.after, round=view.plan.number)
+        forward, later = recipe(view, knowledge), replace(view, extra=view.extra_after)
+        simulator = Simulator(
+            forward,
+            view.after,
+            round=view.plan.number,
+            statistics=standing(later, forward, view.after, pool.x),
+        )
         if self.signal == "loss":
             return Scores(type(self).__name__, view.adversary, -losses(simulator, pool))
         with torch.no_grad():

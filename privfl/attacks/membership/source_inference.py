@@ -10,12 +10,12 @@ from typing import ClassVar
 import torch
 
 from privfl.attacks.inference import Family, Inference, Lacking, candidates, recipe
-from privfl.attacks.inversion.simulate import Simulator
+from privfl.attacks.inversion.simulate import Simulator, standing
 from privfl.attacks.knowledge import Knowledge
 from privfl.attacks.membership.gradients import losses
 from privfl.attacks.membership.update_stream import UpdateMembership
 from privfl.attacks.result import ClientScores, Scores
-from privfl.core import View
+from privfl.core import ClientId, Vector, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,11 @@ class SourceInference(Inference):
                     "clients come and go between these rounds: attack each round's view by itself."
                 )
             clients = ids
+            fixed, number = standing(view, forward, view.before, pool.x), view.plan.number
             now = torch.stack(
                 [
-                    -losses(Simulator(forward, view.before + row, round=view.plan.number), pool)
-                    for row in rows.values
+                    -losses(Simulator(forward, model, round=number, statistics=fixed), pool)
+                    for model in _models(view, ids)
                 ]
             )
             table = now if table is None else table + now
@@ -108,3 +109,11 @@ class SubjectMembership(Inference):
         return Scores(
             type(self).__name__, views[0].adversary, mean, notes={"subjects": len(subjects)}
         )
+
+
+def _models(view: View, ids: tuple[ClientId, ...]) -> list[Vector]:
+    """Where each client took the model that it was sent."""
+    return [
+        view.base(client) + row / view.scale(client)
+        for client, row in zip(ids, view.rows.values, strict=True)
+    ]

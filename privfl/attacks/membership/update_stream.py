@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from privfl.attacks.inference import Family, Target, Targeted, auxiliary, candidates, recipe, summed
-from privfl.attacks.inversion.simulate import Simulator
+from privfl.attacks.inversion.simulate import Simulator, standing
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.membership.gradients import per_sample
 from privfl.attacks.result import ClientScores, Scores
@@ -73,24 +73,37 @@ class UpdateMembership(Targeted):
             Lacking: there are no candidates, or fewer than 50 auxiliary samples for the whitened
                 filter.
         """
+        pool = candidates(knowledge, type(self).__name__)
+        return self.together(views, knowledge, torch.arange(pool.n))
+
+    def together(
+        self, views: tuple[View, ...], knowledge: Knowledge, groups: Int[Tensor, " n"]
+    ) -> ClientScores | Scores:
+        """The same for groups of candidates, numbered from 0, each asked as one: whether all of its
+        samples were trained on, by their mean gradient.
+
+        Raises:
+            NotVisible, Lacking: as `infer`.
+        """
         forward = recipe(views[0], knowledge)
         pool = candidates(knowledge, type(self).__name__)
+        asked = int(groups.max()) + 1
         held = (
             auxiliary(knowledge, type(self).__name__, 50) if self.statistic == "whitened" else None
         )
         power: dict[ClientId, Tensor] = {}
         sums: dict[ClientId, Tensor] = {}
-        best = torch.zeros(pool.n)
+        best = torch.zeros(asked)
         for view in views:
             seen = _seen(view, self.target, forward)
-            cross, own = self._round(view, forward, pool, held, seen)
+            cross, own = self._round(view, forward, pool, held, seen, groups)
             if seen.whose is None:
                 best += (cross / own.clamp(min=1e-30).sqrt()).max(dim=0).values
                 continue
             for row, clients in enumerate(seen.whose):
                 for client in clients:
-                    sums[client] = sums.get(client, torch.zeros(pool.n)) + cross[row]
-                    power[client] = power.get(client, torch.zeros(pool.n)) + own[row]
+                    sums[client] = sums.get(client, torch.zeros(asked)) + cross[row]
+                    power[client] = power.get(client, torch.zeros(asked)) + own[row]
         notes = {"rounds": len(views), "statistic": self.statistic}
         if not sums:
             return Scores(type(self).__name__, views[0].adversary, best, notes=notes)
@@ -103,21 +116,42 @@ class UpdateMembership(Targeted):
         return ClientScores(type(self).__name__, views[0].adversary, table, clients, notes=notes)
 
     def _round(
-        self, view: View, forward: Forward, pool: Dataset, held: Dataset | None, seen: _Seen
-    ) -> tuple[Float[Tensor, "k n"], Float[Tensor, "k n"]]:
-        """The statistic's numerator for each update and candidate, and its power, to be summed over
-        rounds.
+        self,
+        view: View,
+        forward: Forward,
+        pool: Dataset,
+        held: Dataset | None,
+        seen: _Seen,
+        groups: Int[Tensor, " n"],
+    ) -> tuple[Float[Tensor, "k q"], Float[Tensor, "k q"]]:
+        """The statistic's numerator for each update and group of candidates, and its power, to be
+        summed over rounds.
         """
         moved = seen.updates.mean(dim=0)
         noisy = bool((seen.noise > 0).any())
         middle = view.before if noisy and held is not None else view.before + moved / 2
-        simulator = Simulator(forward, middle, round=view.plan.number)
-        G, U = per_sample(simulator, pool), -seen.updates
+        fixed = standing(view, forward, middle, pool.x)
+        simulator = Simulator(forward, middle, round=view.plan.number, statistics=fixed)
+        G, U = averaged(per_sample(simulator, pool), groups), -seen.updates
         if held is None:
             U = U / U.norm(dim=1, keepdim=True).clamp(min=1e-30)
             cosines: Tensor = U @ (G / G.norm(dim=1, keepdim=True).clamp(min=1e-30)).T
             return cosines, torch.ones_like(cosines)
         return whitened(G, U, per_sample(simulator, held), seen, self.ridge)
+
+
+def averaged(G: Float[Tensor, "n d"], groups: Int[Tensor, " n"]) -> Float[Tensor, "q d"]:
+    """The mean of each group's rows; the rows themselves where each is a group of its own.
+
+    >>> averaged(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1]))
+    tensor([[2.],
+            [5.]])
+    """
+    count = torch.bincount(groups)
+    if len(count) == len(G):
+        return G
+    mean: Tensor = torch.zeros(len(count), G.shape[1]).index_add(0, groups, G) / count[:, None]
+    return mean
 
 
 @dataclass(frozen=True, slots=True)

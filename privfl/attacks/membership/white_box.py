@@ -21,10 +21,11 @@ from privfl.attacks.inference import (
     recipe,
     summed,
 )
-from privfl.attacks.inversion.simulate import Simulator
+from privfl.attacks.inversion.simulate import Simulator, standing
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.membership.gradients import losses, per_sample
 from privfl.attacks.result import Scores
+from privfl.attacks.rows import readable
 from privfl.core import (
     AttackSeat,
     Broadcast,
@@ -223,7 +224,8 @@ class GradientAscent(Inference):
         """The model from which the honest clients began, and where they took it."""
         number = view.plan.number
         if self.by == "server":
-            sent = view.before + self.push(view.before, number) if self.active else view.before
+            base = view.base(self.client)
+            sent = base + self.push(base, number) if self.active else base
             return sent, sent + (
                 summed(view).mean() if self.client is None else _of(view, self.client)
             )
@@ -236,22 +238,25 @@ class GradientAscent(Inference):
         return view.before, view.before + mean - mine
 
     def _losses(self, parameters: Vector, view: View) -> Float[Tensor, " n"]:
-        return losses(Simulator(self.forward, parameters, round=view.plan.number), self.targets)
+        fixed = standing(view, self.forward, parameters, self.targets.x)
+        simulator = Simulator(self.forward, parameters, round=view.plan.number, statistics=fixed)
+        return losses(simulator, self.targets)
 
 
 def _of(view: View, client: ClientId) -> Vector:
-    rows: Rows = view.rows
+    rows: Rows = readable(view)
     if rows.ids is None or client not in rows.ids:
         raise Lacking(
             f"round {view.plan.number} has no update of client {client} that {view.adversary} could"
             " tell from others."
         )
-    return rows.values[rows.ids.index(client)]
+    return rows.values[rows.ids.index(client)] / view.scale(client)
 
 
 def _features(view: View, forward: Forward, data: Dataset, update: Vector) -> Float[Tensor, "n k"]:
     number = view.plan.number
-    before = Simulator(forward, view.before, round=number)
+    fixed = standing(view, forward, view.before, data.x)
+    before = Simulator(forward, view.before, round=number, statistics=fixed)
     G = per_sample(before, data)
     sizes = [leaf.numel() for leaf in before.leaves]
     norms = [part.norm(dim=1).clamp(min=1e-12).log() for part in torch.split(G, sizes, dim=1)]
@@ -259,7 +264,7 @@ def _features(view: View, forward: Forward, data: Dataset, update: Vector) -> Fl
     along = (G @ step) / G.norm(dim=1).clamp(min=1e-30)
     first, last = (
         losses(before, data),
-        losses(Simulator(forward, view.before + update, round=number), data),
+        losses(Simulator(forward, view.before + update, round=number, statistics=fixed), data),
     )
     return torch.stack([first, last, first - last, along, *norms], dim=1)
 

@@ -38,8 +38,14 @@ def audit_claims(
     made: its claim is then held against what its configuration really does. Attackers are left out.
 
     Raises:
-        ConfigError: there is no noise, so there is nothing to audit.
+        ConfigError: there is no noise, so there is nothing to audit; rounds are of who is ready.
     """
+    if not federation.scenario.pace.synchronous:
+        raise ConfigError(
+            f"an audit of claims plays rounds with cohorts that it chooses, and under"
+            f" {type(federation.scenario.pace).__name__} they are of who is ready: audit the run"
+            " with pace synchronous, whose noise is the same."
+        )
     scenario, recorded = behind_users(federation.scenario, recorded)
     delta = federation.audit.delta
     found = []

@@ -76,7 +76,7 @@ def audit_clients(
     if first.cohort_hidden or plays.run is not None:
         tests += cohort_tests(scenario, searched.stages[0], first, settings.inclusions)
     if recorded is not None:
-        sampling = scenario.sampler.sampling(len(scenario.clients))
+        sampling = scenario.sampling
         tests += missing_test("client", recorded, sampling, hidden=first.cohort_hidden)
     lost = plays.incidents
     beside = ", ".join(sorted(found.beside))

@@ -133,7 +133,7 @@ class Search:
         """
         run = self.scenario.run_noise
         apart = 1 if run is None else run.participation.apart
-        fixed = self.scenario.sampler.sampling(len(self.clients)).scheme == "fixed_size"
+        fixed = self.scenario.sampling.scheme == "fixed_size"
 
         def cohort(number: int) -> tuple[ClientId, ...]:
             drawn = set(self.drawn[number])

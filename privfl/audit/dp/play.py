@@ -118,13 +118,14 @@ class _ZeroingSide(ClientSide):
         base: str,
         frame: memoryview | None = None,
         conduct: Conduct | None = None,
+        scale: float = 1.0,
     ) -> Mapping[str, Bounded]:
         """As `ClientSide.bounded`, of zero whatever its seats made of it."""
         if update.client != self.zeroed:
-            return ClientSide.bounded(self, plans, update, base, frame, conduct)
+            return ClientSide.bounded(self, plans, update, base, frame, conduct, scale)
         aux = {part: torch.zeros_like(vector) for part, vector in update.aux.items()}
         nothing = replace(update, delta=update.delta.zero_(), aux=aux)
-        parts = ClientSide.bounded(self, plans, nothing, base, frame, conduct)
+        parts = ClientSide.bounded(self, plans, nothing, base, frame, conduct, scale)
         if BITS not in parts:
             return parts
         return {**parts, BITS: Bounded(update.client, torch.zeros(1), plans[BITS].l2)}
@@ -193,10 +194,17 @@ class _TapedCarrier:
         self.inner.ready(clients, notes)
 
     def play(
-        self, order: Order, state: RunState, notes: Notes, charge: Charging, *, keep: bool = False
+        self,
+        order: Order,
+        state: RunState,
+        notes: Notes,
+        charge: Charging,
+        *,
+        keep: bool = False,
+        digests: bool = False,
     ) -> Returned[Any]:
         """One round."""
-        back = self.inner.play(order, state, notes, charge, keep=keep)
+        back = self.inner.play(order, state, notes, charge, keep=keep, digests=digests)
         opened = open_on_tape(self.tape, order.plan.number, back.carried.opened, order.plan.l2)
         return replace(back, carried=replace(back.carried, opened=opened))
 

@@ -108,7 +108,7 @@ def audit_samples(
     plan, seeds = scenario.workload.method.recipe.plan, Seeds(scenario.seed)
     client = min(scenario.clients, key=lambda c: len(scenario.clients[c]))
     n = len(scenario.clients[client])
-    joined = math.ceil(scenario.sampler.sampling(len(scenario.clients)).rate * scenario.rounds)
+    joined = math.ceil(scenario.sampling.rate * scenario.rounds)
     canaries = Canaries.like(scenario, n, seeds)
     steps = gradient.steps(n, plan)
     noisy = gradient.noisy(n, plan, steps)
@@ -167,7 +167,7 @@ def audit_samples(
             sets = [set(positions.tolist()) for positions in drawn]
             trainings = [sets[at : at + steps] for at in range(0, len(sets), steps)]
             tests.append(participation_test(trainings, allowed, "sample"))
-    everybody = scenario.sampler.sampling(len(scenario.clients))
+    everybody = scenario.sampling
     if recorded is not None and everybody.scheme == "all":
         tests += missing_test("sample", made, everybody, hidden=False)
     replayed = inclusion_tests(

@@ -1,7 +1,9 @@
 """The games of an audit: each attack against each view, scored by who knows the truth."""
 
+from privfl.audit.games.active import attack_actively
 from privfl.audit.games.membership import attack_stream
 from privfl.audit.games.notes import AuditNotes, tell
+from privfl.audit.games.presence import attack_presence
 from privfl.audit.games.property import attack_property
 from privfl.audit.games.reconstruction import Truth, attack_probe
 from privfl.audit.games.text import attack_text
@@ -9,6 +11,8 @@ from privfl.audit.games.text import attack_text
 __all__ = [
     "AuditNotes",
     "Truth",
+    "attack_actively",
+    "attack_presence",
     "attack_probe",
     "attack_property",
     "attack_stream",

@@ -95,6 +95,24 @@ def attacked(
     return result, finding
 
 
+def undone(
+    notes: AuditNotes, layer: str, adversary: str, attack: Inference, metric: str, why: str
+) -> None:
+    """Note that an attack did not come to an end, because what it looks at could not be played."""
+    notes.findings.append(
+        Finding(
+            layer,
+            adversary,
+            attack.family,
+            name_of(attack),
+            metric,
+            reason=why,
+            undone=why,
+            verdict="not found",
+        )
+    )
+
+
 def judged(finding: Finding) -> Finding:
     """The finding with its verdict: "leaks" where its interval lies above the baseline, or where it
     could hardly be so high by luck (`LUCK`).

@@ -22,6 +22,7 @@ from privfl.attacks import (
     NotApplicable,
     Reconstruction,
     Result,
+    StatisticCounts,
 )
 from privfl.audit import score
 from privfl.audit.findings import Finding
@@ -97,7 +98,8 @@ def attack_probe(
         views = views_of(run, adversary)
         for attack in attacks:
             tell(progress, f"{layer}: {adversary}: {name_of(attack)}")
-            metric = "share of labels" if isinstance(attack, LabelCounts) else "PSNR, dB"
+            counts = isinstance(attack, LabelCounts | StatisticCounts)
+            metric = "share of labels" if counts else "PSNR, dB"
             result, finding = attacked(
                 notes, layer, adversary, attack, views, knows, metric, rows=ROWS
             )
@@ -106,7 +108,7 @@ def attack_probe(
             everybody = tuple(run.transcript(views[0].plan.number).clients_seen())
             answers = result.answers if isinstance(result, ByRow) else ((everybody, result),)
             finding = replace(finding, effort=f"{len(answers)} rows attacked")
-            if isinstance(attack, LabelCounts):
+            if counts:
                 _labels(notes, finding, answers, everybody, truth, knows)
             else:
                 _pictures(notes, finding, answers, everybody, truth, knows, forward)

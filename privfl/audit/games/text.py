@@ -1,16 +1,28 @@
-"""Text: which tokens a client typed, from one round in which each client held few samples."""
+"""Text: which tokens a client typed, and in which order, from one round in which each client held
+few samples.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from privfl.attacks import ByRow, Inference, Knowledge, NotApplicable, Tokens
+from privfl.attacks import (
+    ByRow,
+    Inference,
+    Knowledge,
+    NotApplicable,
+    Result,
+    Sequences,
+    Tokens,
+)
 from privfl.audit import score
+from privfl.audit.findings import Finding
 from privfl.audit.games.notes import AuditNotes, attacked, name_of, tell
 from privfl.audit.games.reconstruction import ROWS, Truth
 from privfl.audit.intervals import Floats, clustered_mean
@@ -29,9 +41,13 @@ def attack_text(
     truth: Truth,
     progress: Callable[[str], None] | None,
 ) -> None:
-    """How well the claimed tokens agree with those that were held (the size of what both share by
-    that of both together), beside a guess of as many tokens as there are, the commonest among the
-    auxiliary samples, and beside the same claims held against other samples of the same clients.
+    """How well the claims agree with what was held, beside what is guessed from the auxiliary
+    samples alone, and beside the same claims held against other samples of the same clients.
+
+    Of a set of tokens: the size of what both share by that of both together; blind is a set of as
+    many tokens as there are, the commonest ones. Of sequences: the share of positions with the
+    right token, after matching sequences to each other; blind is the commonest token everywhere,
+    which also stands where a claim says nothing.
     """
     for adversary in adversaries:
         views = views_of(run, adversary)
@@ -44,49 +60,126 @@ def attack_text(
                 continue
             everybody = tuple(run.transcript(views[0].plan.number).clients_seen())
             answers = result.answers if isinstance(result, ByRow) else ((everybody, result),)
-            shares: list[tuple[float, float, float]] = []
-            tokens = 0
-            for clients, answer in answers:
-                there = tuple(client for client in clients if client in everybody)
-                if there:
-                    found = answer.tokens if isinstance(answer, Tokens) else torch.zeros(0)
-                    held = truth.of(there)
-                    shares.append(_agreement(found, held, truth.decoys(there), knows))
-                    tokens += len(_tokens(held) | set(found.tolist()))
-            if not shares:
+            rows = [
+                (there, answer)
+                for clients, answer in answers
+                if (there := tuple(client for client in clients if client in everybody))
+            ]
+            if not rows:
                 continue
-            right, blind, other = (np.array(part) for part in zip(*shares, strict=True))
-            value, guess, control = (
-                _share(part, tokens, knows.seed) for part in (right, blind, other)
-            )
-            gap = clustered_mean(right - blind, np.ones(len(shares)), seed=knows.seed)
-            clear = gap.low > 0 if len(shares) > 1 else value.low > guess.value
-            notes.findings.append(
-                replace(
-                    finding,
-                    value=value,
-                    baseline=score.Figure(guess.value),
-                    control=control,
-                    rates={"gap to blind": gap},
-                    units=tokens,
-                    clusters=len(shares),
-                    verdict="leaks" if clear else "not found",
-                    effort=f"{len(answers)} rows attacked",
+            finding = replace(finding, effort=f"{len(answers)} rows attacked")
+            silent = [answer for _, answer in rows if isinstance(answer, NotApplicable)]
+            if len(silent) == len(rows):
+                why = silent[0].reason
+                notes.findings.append(replace(finding, reason=why, verdict="not found"))
+                continue
+            ordered = any(isinstance(answer, Sequences) for _, answer in rows)
+            told = [
+                one
+                for clients, answer in rows
+                for one in (_in_order if ordered else _as_sets)(
+                    answer, truth.of(clients), truth.decoys(clients), knows, len(rows) == 1
                 )
-            )
+            ]
+            notes.findings.append(_found(finding, told, knows.seed, ordered))
 
 
-def _agreement(
-    found: Tensor, held: Dataset, decoys: Dataset, knows: Knowledge
-) -> tuple[float, float, float]:
-    """How far the claim, a blind guess, and the claim held against decoys agree."""
-    true = _tokens(held)
-    guess: set[int] = set()
-    if knows.auxiliary is not None:
-        order = torch.bincount(knows.auxiliary.x.flatten()).argsort(descending=True)
-        guess = set(order[: len(true)].tolist())
-    claimed = set(found.tolist())
-    return _shared(claimed, true), _shared(guess, true), _shared(claimed, _tokens(decoys))
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What one row's claims share with the truth, as much as a blind guess does, and as they do
+    with decoys; of how many tokens and sequences, and how many of these are whole.
+    """
+
+    right: float
+    blind: float
+    other: float
+    tokens: int
+    sequences: int = 0
+    whole: int = 0
+    whole_decoys: int = 0
+
+
+def _found(finding: Finding, told: Sequence[_Told], seed: int, ordered: bool) -> Finding:
+    tokens = sum(one.tokens for one in told)
+    right, blind, other = (
+        np.array(part)
+        for part in zip(*((one.right, one.blind, one.other) for one in told), strict=True)
+    )
+    value, guess, control = (_share(part, tokens, seed) for part in (right, blind, other))
+    gap = clustered_mean(right - blind, np.ones(len(told)), seed=seed)
+    clear = gap.low > 0 if len(told) > 1 else value.low > guess.value
+    rates = {"gap to blind": gap}
+    if ordered:
+        n = sum(one.sequences for one in told)
+        rates["whole"] = score.proportion(sum(one.whole for one in told), n)
+        rates["whole, decoys"] = score.proportion(sum(one.whole_decoys for one in told), n)
+    return replace(
+        finding,
+        value=value,
+        baseline=score.Figure(guess.value),
+        control=control,
+        rates=rates,
+        units=tokens,
+        clusters=len(told),
+        verdict="leaks" if clear else "not found",
+        more=f"{rates['whole']} of sequences whole" if ordered else "",
+    )
+
+
+def _in_order(
+    answer: Result, held: Dataset, decoys: Dataset, knows: Knowledge, alone: bool
+) -> list[_Told]:
+    """One for the row; one for each sequence, where there is one row only."""
+    common = _guess(knows, 1)
+    found = answer.sequences if isinstance(answer, Sequences) else held.x[:0]
+    right, other = (_matched(found, true, common) for true in (held.x, decoys.x))
+    blind = (held.x == common).double().mean(dim=1)
+    parts = [slice(i, i + 1) for i in range(held.n)] if alone else [slice(0, held.n)]
+    return [
+        _Told(
+            float(right[part].mean()),
+            float(blind[part].mean()),
+            float(other[part].mean()),
+            held.x[part].numel(),
+            len(right[part]),
+            int((right[part] == 1).sum()),
+            int((other[part] == 1).sum()),
+        )
+        for part in parts
+    ]
+
+
+def _matched(found: Tensor, true: Tensor, common: Tensor) -> Tensor:
+    """The share of right tokens in each true sequence [n], each claim held against one of them."""
+    found = torch.where(found < 0, common, found)
+    more = common.expand(max(len(true) - len(found), 0), true.shape[1])
+    same = (true[:, None] == torch.cat([found, more])[None]).double().mean(dim=2)
+    rows, columns = linear_sum_assignment(-same.numpy())
+    return same[torch.from_numpy(rows), torch.from_numpy(columns)]
+
+
+def _as_sets(
+    answer: Result, held: Dataset, decoys: Dataset, knows: Knowledge, alone: bool
+) -> list[_Told]:
+    true, claimed = _tokens(held), set[int]()
+    if isinstance(answer, Tokens):
+        claimed = set(answer.tokens.tolist())
+    guess = set(_guess(knows, len(true)).tolist())
+    return [
+        _Told(
+            _shared(claimed, true),
+            _shared(guess, true),
+            _shared(claimed, _tokens(decoys)),
+            len(true | claimed),
+        )
+    ]
+
+
+def _guess(knows: Knowledge, count: int) -> Tensor:
+    """The commonest tokens among the auxiliary samples; where there are none, one of no text."""
+    if knows.auxiliary is None:
+        return torch.full((1,), -1)
+    return torch.bincount(knows.auxiliary.x.flatten()).argsort(descending=True)[:count]
 
 
 def _tokens(data: Dataset) -> set[int]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from privfl.audit.card import card, worst
 from privfl.audit.findings import AuditReport
 from privfl.audit.lying_page import lies_section
+from privfl.audit.own_models import models_section
 from privfl.audit.page.plots import gallery, picture, roc, strip
 from privfl.audit.page.style import STYLE
 from privfl.audit.page.tables import READ, details
@@ -55,6 +56,7 @@ def _page(report: AuditReport) -> str:
         layer_card(report, number, layer, lines) for number, layer in enumerate(report.layers)
     ]
     parts.append(lies_section(report.lies))
+    parts.append(models_section(report.models))
     if report.findings:
         parts.append(f"<h2>Details</h2><p class=soft>{READ}</p>{details(report)}")
     parts += _pictures(report)

@@ -45,9 +45,9 @@ def _table(report: AuditReport, title: str, rows: Sequence[EqualEyes]) -> str:
 def _row(report: AuditReport, row: EqualEyes) -> str:
     finding = row.finding
     threats = dict.fromkeys(
-        str(report.threats[finding.layer, who])
-        for who in row.adversaries
-        if (finding.layer, who) in report.threats
+        str(threat)
+        for threat in (report.threat_of(finding, who) for who in row.adversaries)
+        if threat is not None
     )
     who = f"{', '.join(row.adversaries)} ({'; '.join(threats)})" if threats else ""
     value = "" if finding.value is None else str(finding.value)

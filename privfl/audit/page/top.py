@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from privfl.audit.assets import QUESTIONS
 from privfl.audit.card import Line, worst
 from privfl.audit.findings import AuditReport
+from privfl.audit.own_models import models_line
 
 LIARS = "letter G, active"
 """The threat model of parties that lie: they know what the others know, and deviate."""
@@ -67,6 +68,7 @@ def layer_card(report: AuditReport, number: int, layer: str, lines: Sequence[Lin
     head = "".join(f"<div>{name}</div>" for name in _HEADS)
     rows = "".join(_line(report, line) for line in lines if line.layer == layer)
     rows += _liars(report, layer)
+    rows += models_line([one for one in report.models if one.layer == layer])
     return (
         f'<h2 id="{anchor(number)}">{_say(layer)} <span class="soft">{_say(about)}</span></h2>'
         f'<section class="card"><div class="line head">{head}</div>{rows}</section>'

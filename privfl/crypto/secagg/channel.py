@@ -120,6 +120,7 @@ class SecAgg(SecAggSettings):
             seeded=self.noise is not None and self.noise_source.repeatable,
             keyed=self.active,
             joins=True,
+            carries=self.carry,
         )
 
     def degree(self, n: int) -> Degree:

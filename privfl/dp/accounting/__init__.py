@@ -10,6 +10,7 @@ from privfl.dp.accounting.epsilon import calibrate, epsilon, spent_by
 from privfl.dp.accounting.least_noise import least_noise
 from privfl.dp.accounting.ledger import Spent, delta_protects_nobody, spend, spent_epsilon
 from privfl.dp.accounting.over_runs import of_anybody, over_runs
+from privfl.dp.accounting.personal import OfClass, personal, personal_rates
 from privfl.dp.accounting.pld import NoPld, pld_epsilon
 from privfl.dp.accounting.profile import group_epsilon, profile
 from privfl.dp.accounting.rdp_account import RdpAccount
@@ -21,6 +22,7 @@ from privfl.dp.accounting.statement import Stated, Statement, printed, statement
 __all__ = [
     "Accountant",
     "NoPld",
+    "OfClass",
     "RdpAccount",
     "Release",
     "Risk",
@@ -39,6 +41,8 @@ __all__ = [
     "least_noise",
     "of_anybody",
     "over_runs",
+    "personal",
+    "personal_rates",
     "pld_epsilon",
     "printed",
     "profile",

@@ -43,7 +43,8 @@ def epsilon(
             becomes zero).
         sampler: ``"poisson"``; ``"fixed_size"`` without replacement (replace_one or zero_out);
             ``"all"`` takes everybody in every step; ``"shuffled"`` takes everybody once an epoch,
-            with no amplification: ceil(steps * rate) participations.
+            with no amplification: ceil(steps * rate) participations; ``"arrival"`` takes whoever is
+            ready, who may be the same in every step.
 
     Raises:
         ConfigError: a number out of range, a sampler that does not fit the relation, or an
@@ -76,7 +77,7 @@ def spent_by(
     for z, count in zip(noise_multipliers, counts, strict=True):
         release = Release.gaussian(z / 2 if halved else z, sampler, sample_rate, relation)
         steps = math.ceil(count * sample_rate - 1e-9) if sampler == "shuffled" else count
-        if sampler in ("all", "shuffled"):
+        if sampler in ("all", "shuffled", "arrival"):
             release = Release.gaussian(z / 2 if halved else z, "all", 1.0, relation)
         releases[release] += steps
     if not sum(releases.values()):

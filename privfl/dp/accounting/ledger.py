@@ -212,6 +212,8 @@ def _notes(charges: list[Charge]) -> tuple[str, ...]:
         notes.append("the adversary sees who takes part, so sampling amplifies nothing.")
     if any(charge.sampling.scheme == "shuffled" for charge in charges):
         notes.append("shuffled batches are counted without amplification.")
+    if any(charge.sampling.scheme == "arrival" for charge in charges):
+        notes.append("arrival is no sampling: each client pays for every round that it was in.")
     if any(repeated(charge) for charge in charges):
         notes.append(
             "the samples follow from a seed: this is the epsilon of the same run with secret coins."

@@ -95,7 +95,7 @@ class Release:
         all of the group may be there, and the vector moves so many times as far.
         """
         drawn, event = charge.sampling, charge.event
-        visible = not charge.cohort_hidden or drawn.scheme in ("all", "shuffled")
+        visible = not charge.cohort_hidden or drawn.scheme in ("all", "shuffled", "arrival")
         grouped = cls.grouped(event.mechanism, drawn.scheme, charge.relation)
         if visible or drawn.rate == 1 or (drawn.group > 1 and not grouped):
             scheme: Scheme = "all" if visible or drawn.group > 1 else drawn.scheme

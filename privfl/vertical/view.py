@@ -1,0 +1,121 @@
+"""What one party of a vertical run saw: its mail, its own columns and its own part of the network,
+public facts. Attacks take this and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from privfl.core import NotVisible, Outcome, PartyId
+from privfl.data import Holding
+from privfl.vertical.message import Batch, opened
+from privfl.vertical.parties import GUEST
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Played:
+    """One batch as it was played, with the bodies of its messages."""
+
+    batch: Batch
+    outcome: Outcome[None] = field(repr=False)
+
+    def came(self, party: PartyId) -> Mapping[PartyId, bytes]:
+        """What a party was handed in it, by sender."""
+        mails = self.outcome.received([party])[party]
+        return {sender: bytes(body) for mail in mails for sender, body in mail.items()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HostView:
+    """A host's: gradients [m, k] of an epoch's samples by what it sent, the rows [m] that they are
+    of and the number of the batch [m] in which each came; its columns, and its bottom as it is
+    after the run.
+
+    ``classes`` is public, and so is the order of the rows: the host trains with them.
+    """
+
+    host: PartyId
+    holding: Holding
+    bottom: nn.Module
+    classes: int
+    rows: Int[Tensor, " m"]
+    batches: Int[Tensor, " m"]
+    gradients: Float[Tensor, "m k"]
+
+    @classmethod
+    def of(
+        cls,
+        host: PartyId,
+        played: Sequence[Played],
+        holding: Holding,
+        bottom: nn.Module,
+        classes: int,
+        width: int,
+    ) -> HostView:
+        """Out of its mail.
+
+        Raises:
+            NotVisible: it got no gradients.
+        """
+        found = [
+            (one.batch, opened(one.batch, "gradients", width, mail[GUEST]))
+            for one in played
+            if one.batch.training and GUEST in (mail := one.came(host))
+        ]
+        if not found:
+            raise NotVisible(f"{host} got no gradients in what was recorded of this run.")
+        rows = torch.cat([batch.rows for batch, _ in found])
+        numbers = torch.cat([torch.full_like(batch.rows, batch.number) for batch, _ in found])
+        gradients = torch.cat([values for _, values in found])
+        return cls(host, holding, bottom, classes, rows, numbers, gradients)
+
+    def features(self) -> Float[Tensor, "n k"]:
+        """What its bottom makes of all its samples."""
+        with torch.no_grad():
+            made: Tensor = self.bottom(self.holding.x)
+        return made
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GuestView:
+    """The guest's: what a host sent [m, k] in an epoch, the rows [m], its own columns, bottom and
+    top. It holds nothing of the host's bottom.
+    """
+
+    host: PartyId
+    holding: Holding
+    bottom: nn.Module
+    top: nn.Module
+    rows: Int[Tensor, " m"]
+    activations: Float[Tensor, "m k"]
+
+    @classmethod
+    def of(
+        cls,
+        host: PartyId,
+        played: Sequence[Played],
+        holding: Holding,
+        bottom: nn.Module,
+        top: nn.Module,
+        width: int,
+    ) -> GuestView:
+        """Out of its mail.
+
+        Raises:
+            NotVisible: this host sent nothing.
+        """
+        found = [
+            (one.batch, opened(one.batch, "activations", width, mail[host]))
+            for one in played
+            if host in (mail := one.came(GUEST))
+        ]
+        if not found:
+            raise NotVisible(f"{host} sent nothing in what was recorded of this run.")
+        rows = torch.cat([batch.rows for batch, _ in found])
+        activations = torch.cat([values for _, values in found])
+        return cls(host, holding, bottom, top, rows, activations)
