@@ -17,7 +17,8 @@ from benchmarks.privacy_attacks.reconstruction import (
     reconstruction,
 )
 from benchmarks.privacy_attacks.shadows import shadows
-from benchmarks.privacy_attacks.statistics import counted, inverted, residual_inverted
+from benchmarks.privacy_attacks.statistics import counted, inverted
+from benchmarks.privacy_attacks.tables import tables
 from benchmarks.privacy_attacks.text import dager
 from benchmarks.privacy_attacks.trajectory import trajectory
 from benchmarks.privacy_attacks.tuned import tuned
@@ -39,9 +40,9 @@ CASES: dict[str, Case] = {
     "federated": federated,
     "noise": noise,
     "batch_norm": inverted,
-    "batch_norm_residual": residual_inverted,
     "batch_norm_labels": counted,
     "dager": dager,
+    "tables": tables,
 }
 
 if __name__ == "__main__":

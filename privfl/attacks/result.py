@@ -90,6 +90,17 @@ class Reconstruction(Result):
 
 
 @dataclass(frozen=True, slots=True)
+class Records(Reconstruction):
+    """Records of a table [n, columns], one category each, and how sure each column is [n, columns],
+    from 0 to 1.
+    """
+
+    confidence: Tensor | None = None
+
+    __str__ = Result.__str__
+
+
+@dataclass(frozen=True, slots=True)
 class Counts(Result):
     """How many samples of each class [C] a batch held."""
 

@@ -190,7 +190,8 @@ class FixedPoint:
             exact += _WHOLE
             whole = integers[start : start + len(part)]
             np.subtract(exact.view(np.int64), _SHIFT, out=whole, casting="same_kind")
-        weight = round(self._levels * share)
+        # from 2^53 levels on a double would round the largest weight up, out of its digits
+        weight = min(round(self._levels * share), self._levels)
         for word in range(1, self.words + 1):
             integers[-word], weight = weight & self.top, weight >> self.bits - 1
         return integers

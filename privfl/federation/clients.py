@@ -109,12 +109,19 @@ def _in_memory(
     return Dataset(x, y, classes, attributes, parts[0].groups, span), positions
 
 
-def refuse_labels(scenario: Scenario) -> None:
-    """Refuse labels that are no class, before anybody trains on them.
+def refuse_samples(scenario: Scenario) -> None:
+    """Refuse labels that are no class, before anybody trains on them, and samples on which nothing
+    can be measured, before they make a run look diverged.
 
     Raises:
-        ConfigError: a label is below 0, or not below the number of classes.
+        ConfigError: a label is below 0, or not below the number of classes; a feature of the test
+            set or of the validation set is NaN or infinite.
     """
+    _refuse_labels(scenario)
+    _refuse_unmeasurable(scenario)
+
+
+def _refuse_labels(scenario: Scenario) -> None:
     data = scenario.workload.data
     whose = {
         f"client {client}": data.y[i.to(data.y.device)] for client, i in scenario.clients.items()
@@ -130,16 +137,11 @@ def refuse_labels(scenario: Scenario) -> None:
             )
 
 
-def refuse_unmeasurable(scenario: Scenario) -> None:
-    """Refuse samples on which nothing can be measured, before they make a run look diverged.
-
-    Raises:
-        ConfigError: a feature of the test set or of the validation set is NaN or infinite.
-    """
+def _refuse_unmeasurable(scenario: Scenario) -> None:
     for name, data in (("test", scenario.test), ("validation", scenario.validation)):
         if data is None or not data.x.is_floating_point():
             continue
-        finite = data.x.flatten(1).isfinite().all(1) if data.n else data.x.new_ones(0).bool()
+        finite = data.x.reshape(data.n, -1).isfinite().all(1) if data.n else data.x.isfinite()
         if not bool(finite.all()):
             first = int((~finite).nonzero()[0])
             raise ConfigError(

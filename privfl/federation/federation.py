@@ -18,7 +18,6 @@ from privfl.core import (
     Bound,
     Buffers,
     Channel,
-    ConfigError,
     Defence,
     Faults,
     FlatModel,
@@ -60,17 +59,11 @@ from privfl.engine import (
     packages_of,
 )
 from privfl.engine.carrier import Carrier
-from privfl.federation.clients import (
-    numbered,
-    refuse_labels,
-    refuse_taken,
-    refuse_unmeasurable,
-    taken_before,
-)
+from privfl.federation.clients import numbered, refuse_samples, refuse_taken, taken_before
 from privfl.federation.folder import leave, opened
 from privfl.federation.playing import play_rounds
 from privfl.federation.public import claims_privacy
-from privfl.federation.refusals import refuse_delta
+from privfl.federation.refusals import refuse_budget, refuse_delta
 from privfl.federation.run import Run
 from privfl.federation.start import begun, start_of
 from privfl.federation.summary import facts_of, summary_of
@@ -206,14 +199,9 @@ class Federation:
         budget: Budget | None,
     ) -> None:
         check_scenario(scenario)
-        refuse_labels(scenario)
-        refuse_unmeasurable(scenario)
+        refuse_samples(scenario)
         refuse_threads(threads)
-        if budget is not None and not claims_privacy(scenario):
-            raise ConfigError(
-                "there is a budget, and this run adds no noise: it would spend without end. Set a"
-                " mechanism, or leave budget out."
-            )
+        refuse_budget(scenario, budget)
         refuse_delta(scenario, audit.delta)
         if budget is not None:
             budget.require_delta("audit.delta", audit.delta)

@@ -7,6 +7,7 @@ import torch
 
 from privfl.core import Bounded, ConfigError, Moves, Neighbours, RoundPlan, Rows
 from privfl.crypto import FixedPoint
+from privfl.crypto.encoding import weight_words
 from privfl.hybrid import BucketedSecAgg
 
 N, D, L2 = 6, 40, 2.0
@@ -73,3 +74,16 @@ def test_one_clients_row_moves_group_means_by_no_more_than_the_stage_says():
             for world in (before, after)
         ]
         assert (made[0] - made[1]).norm(dim=1).sum() <= moved.total
+
+
+@pytest.mark.parametrize("bits", range(2, 32))
+def test_weights_in_words_of_their_own_are_as_exact_as_said_at_any_width(bits):
+    code = FixedPoint(bits, words=weight_words(bits))
+    plan = RoundPlan(0, (1, 2, 3), d=1, l2=1.0, max_weight=659.0)
+    held = (659.0, 1.0, 300.5)
+    total = sum(
+        code.encode(Bounded(client, torch.zeros(1), l2=1.0, weight=weight), plan)
+        for client, weight in zip(plan.cohort, held, strict=True)
+    )
+    step = plan.max_weight * 2.0**-30
+    assert code.decode(total, plan, count=3).weight == pytest.approx(sum(held), abs=3 * step)

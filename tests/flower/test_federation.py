@@ -161,20 +161,10 @@ def test_a_stopped_node_is_left_out_and_comes_back(fed, tmp_path):
     assert 2 in survivors
 
 
-def back(fed, name):
-    """Wait until a node has found the SuperLink again, which has forgotten it."""
-    until(lambda: said(fed.folder, name).splitlines()[-1].endswith(address(fed)))
-    assert "connected to" in said(fed.folder, name).splitlines()[-1]
-
-
-def address(fed):
-    return "{}:{}".format(*local.address_of(fed.folder / "server"))
-
-
 @pytest.mark.parametrize(
     "name", [KILLED[0], *(pytest.param(name, marks=pytest.mark.long) for name in KILLED[1:])]
 )
-def test_a_run_goes_on_after_the_superlink_was_killed_and_then_a_node(name, fed, tmp_path):
+def test_a_run_goes_on_after_the_superlink_was_killed(name, fed, tmp_path):
     out, home = tmp_path / "run", fed.folder / "server"
     config = {**BASE, **CASES[name]}
     with ThreadPoolExecutor() as pool:
@@ -187,15 +177,7 @@ def test_a_run_goes_on_after_the_superlink_was_killed_and_then_a_node(name, fed,
     assert len(records(out)) < config["rounds"]
     local.wait_for(home)
     until(lambda: free(out))  # the app of before notices by itself
-    back(fed, "client-1")
-    fed.kill("client-1")
-    other = fed.folder / "client-0" / "state" / "played.jsonl"
-    played = len(other.read_bytes())
-    with ThreadPoolExecutor() as pool:
-        run = pool.submit(local.play, home, None, out, resume=True, patience=PATIENCE)
-        until(lambda: run.done() or len(other.read_bytes()) > played)
-        fed.start("client-1", "node")  # the SuperLink gives back what it held for the node
-        run.result()
+    local.play(home, None, out, resume=True, patience=PATIENCE)
     assert [record["round"] for record in records(out)] == list(range(config["rounds"]))
     assert torch.equal(model(out), Federation.from_config(config).run().parameters)
     assert (out / "report.html").exists()

@@ -12,6 +12,7 @@ from privfl.attacks.inversion.linear import LinearLeakage
 from privfl.attacks.inversion.loki import Loki, alone, lokied
 from privfl.attacks.inversion.matching import DLG, IDLG, GradientInversion
 from privfl.attacks.inversion.statistic_counts import StatisticCounts
+from privfl.attacks.inversion.tableak import TabLeak
 
 __all__ = [
     "DAGER",
@@ -29,6 +30,7 @@ __all__ = [
     "LinearLeakage",
     "Loki",
     "StatisticCounts",
+    "TabLeak",
     "alone",
     "imprinted",
     "lokied",

@@ -37,7 +37,7 @@ _CHUNK = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class SpanCheck:
     """A span check: where to cut the spectrum, how near a state must lie to count as read, and how
     often in a rehearsal the right one was the nearest.
     """
@@ -151,7 +151,7 @@ class DAGER(Targeted):
         self,
         layer: Attention,
         span: Span,
-        check: Check,
+        check: SpanCheck,
         allowed: Bool[Tensor, "V T"],
         most: int,
     ) -> Int[Tensor, "n T"]:
@@ -317,7 +317,7 @@ def _continued(
     return torch.stack(true), torch.stack(wrong)
 
 
-def _rehearsed(played: Sequence[tuple[Span, Tensor, Tensor]]) -> Check:
+def _rehearsed(played: Sequence[tuple[Span, Tensor, Tensor]]) -> SpanCheck:
     """The cut that tells true states [m, .., d] from wrong ones [k, .., d] best, and the distance
     between them. Of cuts that do equally well it is the middle one, because the target's spectrum
     is another one.
@@ -328,7 +328,7 @@ def _rehearsed(played: Sequence[tuple[Span, Tensor, Tensor]]) -> Check:
     return best[len(best) // 2]
 
 
-def _check(cut: float, played: Sequence[tuple[Span, Tensor, Tensor]]) -> tuple[Check, float]:
+def _check(cut: float, played: Sequence[tuple[Span, Tensor, Tensor]]) -> tuple[SpanCheck, float]:
     """The distance that parts true from wrong states at this cut, and how clearly it does: by how
     many decades the nearest wrong state is farther than the true one, in the worst twentieth.
     """
@@ -343,11 +343,11 @@ def _check(cut: float, played: Sequence[tuple[Span, Tensor, Tensor]]) -> tuple[C
     most, least = float(inside.max()), float(outside.min())
     between = math.sqrt(most * least) if most < least else 2 * most
     right = float((apart > 0).float().mean()) if len(near) > 1 else 0.0
-    return Check(cut, between, right), float(apart.quantile(0.05)) + 0.1 * float(apart.mean())
+    return SpanCheck(cut, between, right), float(apart.quantile(0.05)) + 0.1 * float(apart.mean())
 
 
 def _allowed(
-    layer: Attention, span: Span, check: Check, vocabulary: int, length: int
+    layer: Attention, span: Span, check: SpanCheck, vocabulary: int, length: int
 ) -> Bool[Tensor, "V T"]:
     """Which tokens may stand at which position, by the first layer's span; all of them, where a
     rehearsal does not tell them apart.

@@ -1,0 +1,132 @@
+"""Records of tables out of updates: found where the update holds few, no better than a blind guess
+at records that are not in it, and scored by fields and not by columns.
+"""
+
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+from privfl import Federation
+from privfl.attacks import Knowledge, NotFound, TabLeak
+from privfl.attacks.inversion.columns import categories
+from privfl.audit.fields import fields_right
+from privfl.config import AuditConfig
+from privfl.core import Dataset
+from privfl.engine import forward_of
+from privfl.models import initialised, mlp
+from privfl.training import FedSGD
+
+GROUPS = (slice(2, 5), slice(5, 9))
+
+
+def table(n, seed):
+    rng = torch.Generator().manual_seed(seed)
+    numbers = torch.randn(n, 2, generator=rng)
+    kinds = [
+        torch.minimum(
+            torch.randint(0, size, (n,), generator=rng), torch.randint(0, size, (n,), generator=rng)
+        )
+        for size in (3, 4)
+    ]
+    columns = [one_hot(kind, size).float() for kind, size in zip(kinds, (3, 4), strict=True)]
+    return Dataset(torch.cat([numbers, *columns], dim=1), kinds[0] % 2, 2)
+
+
+def attacked(held, attack, seed=0):
+    net = initialised(mlp, (9,), 2, seed=seed, hidden=(64,))
+    made = Federation(
+        net,
+        [held],
+        table(40, 9),
+        rounds=1,
+        training=FedSGD(lr=0.1),
+        executor="sequential",
+        audit=AuditConfig(keep="all"),
+    )
+    work = made.scenario.workload
+    forward = forward_of(work.model, work.loss, work.method, work.data, made.scenario.bound, None)
+    view = made.run().view("server", 0)
+    return attack.run(view, Knowledge(forward=forward, auxiliary=table(200, 8), seed=seed))
+
+
+ATTACK = TabLeak(iterations=150, restarts=3)
+
+
+def share(found, true):
+    own = table(200, 8).x
+    right, _ = fields_right(found, true, GROUPS, own.std(dim=0))
+    return float(right.double().mean())
+
+
+@pytest.fixture(scope="module")
+def played():
+    """What was held, and what is claimed of it, update by update."""
+    held = [table(4, seed) for seed in range(3)]
+    return [(one.x, attacked(one, ATTACK, seed)) for seed, one in enumerate(held)]
+
+
+def test_records_in_an_update_are_found(played):
+    found = [share(told.samples, held) for held, told in played]
+    assert sum(found) / len(found) > 0.8
+
+
+def test_records_that_are_not_in_it_are_met_as_well_by_anybody_s_rows(played):
+    """Claims and rows that were drawn at random, matched alike to records that nobody attacked."""
+    others = [table(4, 20 + seed).x for seed in range(10)]
+    drawn = [table(4, 50 + seed).x for seed in range(10)]
+    claimed = [share(told.samples, one) for _, told in played for one in others]
+    anybody = [share(rows, one) for rows in drawn for one in others]
+    assert abs(sum(claimed) / len(claimed) - sum(anybody) / len(anybody)) < 0.1
+
+
+def test_every_claimed_record_has_one_category_of_each_kind(played):
+    for _, told in played:
+        for group in GROUPS:
+            assert torch.equal(told.samples[:, group].sum(dim=1), torch.ones(4))
+            assert set(told.samples[:, group].unique().tolist()) <= {0.0, 1.0}
+
+
+def test_fields_on_which_the_starts_agree_are_the_likelier_ones(played):
+    deviation = table(200, 8).x.std(dim=0)
+    right, sure = [], []
+    for held, told in played:
+        fields, claim = fields_right(told.samples, held, GROUPS, deviation)
+        right.append(fields)
+        sure.append(told.confidence[claim][:, [0, 1, 2, 5]])
+    right, sure = torch.cat(right), torch.cat(sure)
+    assert bool(((sure >= 0) & (sure <= 1)).all())
+    split = sure.median()
+    assert right[sure >= split].double().mean() > right[sure < split].double().mean()
+
+
+def test_categories_are_read_off_rows():
+    assert categories(table(200, 8).x) == GROUPS
+    assert categories(torch.randn(50, 4)) == ()
+
+
+def test_a_missing_category_does_not_join_two_kinds():
+    x = table(200, 8).x
+    x[7, GROUPS[0]] = 0
+    assert categories(x) == GROUPS
+
+
+def test_a_score_by_columns_would_praise_a_guess_that_has_no_field_right():
+    """Of a category with forty values a wrong one still has 38 columns right."""
+    true, wrong = one_hot(torch.tensor([3]), 40).float(), one_hot(torch.tensor([4]), 40).float()
+    right, _ = fields_right(wrong, true, [slice(0, 40)], torch.ones(40))
+    assert not right.any()
+    by_column, _ = fields_right(wrong, true, [], torch.ones(40))
+    assert by_column.double().mean() == pytest.approx(38 / 40)
+
+
+def test_who_has_no_rows_of_its_own_is_told_what_it_lacks():
+    held = table(2, 0)
+    net = initialised(mlp, (9,), 2, seed=0, hidden=(64,))
+    made = Federation(
+        net, [held], held, rounds=1, training=FedSGD(lr=0.1), audit=AuditConfig(keep="all")
+    )
+    work = made.scenario.workload
+    forward = forward_of(work.model, work.loss, work.method, work.data, made.scenario.bound, None)
+    told = ATTACK.run(made.run().view("server", 0), Knowledge(forward=forward))
+    assert isinstance(told, NotFound)
+    assert "auxiliary" in told.reason
