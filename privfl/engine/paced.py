@@ -63,6 +63,6 @@ def check_pace(scenario: Scenario) -> None:
     denominator = scenario.aggregator.public_denominator
     if pace.mixing and denominator not in (None, 1):
         raise ConfigError(
-            f"pace.mixing takes what a client trained as a whole, and {name_of(scenario.aggregator)} divides"
+            f"pace.mixing takes a whole client's row, and {name_of(scenario.aggregator)} divides"
             f" it by {denominator:g}: leave it at 1."
         )
