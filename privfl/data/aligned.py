@@ -5,7 +5,7 @@ have.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
@@ -19,15 +19,18 @@ class Holding:
     """What one party holds: ids [n] of samples, each once, its columns of them [n, d], and what
     these are called.
 
+    Ids are whole numbers: who has others (names, hashes) numbers them as all parties agree.
+
     Raises:
-        DataCorrupt: lengths that differ, or an id that stands there twice.
+        DataCorrupt: lengths that differ, ids that are no whole numbers, or one that stands there
+            twice.
 
     >>> Holding(torch.tensor([7, 9]), torch.zeros(2, 1), ("age",)).n
     2
     """
 
-    ids: Int[Tensor, " n"]
-    x: Float[Tensor, "n d"]
+    ids: Int[Tensor, " n"] = field(repr=False)
+    x: Float[Tensor, "n d"] = field(repr=False)
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -36,6 +39,8 @@ class Holding:
                 f"{len(self.ids)} ids and {len(self.names)} names, but columns of shape"
                 f" {tuple(self.x.shape)}."
             )
+        if self.ids.is_floating_point():
+            raise DataCorrupt("ids are whole numbers: number the names that all parties know.")
         if len(set(self.ids.tolist())) != len(self.ids):
             raise DataCorrupt("an id stands there twice: one row a sample is what can be aligned.")
 
@@ -43,6 +48,21 @@ class Holding:
     def n(self) -> int:
         """How many samples."""
         return len(self.ids)
+
+    def places(self, ids: Int[Tensor, " k"]) -> Int[Tensor, " k"]:
+        """Where these ids stand, so that what lies beside the rows (labels) follows an alignment.
+
+        Raises:
+            ConfigError: an id that is not held.
+
+        >>> Holding(torch.tensor([7, 3, 9]), torch.zeros(3, 1), ("a",)).places(torch.tensor([3, 9]))
+        tensor([1, 2])
+        """
+        where = {one: place for place, one in enumerate(self.ids.tolist())}
+        missing = [one for one in ids.tolist() if one not in where]
+        if missing:
+            raise ConfigError(f"no sample has id {missing[0]}.")
+        return torch.tensor([where[one] for one in ids.tolist()], dtype=torch.int64)
 
     def take(self, rows: Int[Tensor, " k"]) -> Holding:
         """The samples at these positions, in this order."""
@@ -98,7 +118,8 @@ def dealt_columns(
 
 
 def aligned(holdings: Mapping[str, Holding]) -> dict[str, Holding]:
-    """The samples that every party has, in the order of their ids.
+    """The samples that every party has, in the order of their ids. Labels do not come along: the
+    guest takes ``y[before.places(after.ids)]``.
 
     Ids are compared in the clear, so whoever aligns learns who has which: a private set
     intersection would hide the others, and is not here.
@@ -111,7 +132,8 @@ def aligned(holdings: Mapping[str, Holding]) -> dict[str, Holding]:
     >>> [held.ids.tolist() for held in aligned({"guest": a, "host/0": b}).values()]
     [[2, 3], [2, 3]]
     """
-    shared = set.intersection(*(set(held.ids.tolist()) for held in holdings.values()))
+    every = [set(held.ids.tolist()) for held in holdings.values()]
+    shared = every[0].intersection(*every[1:]) if every else set()
     if not shared:
         raise ConfigError(f"no sample is held by all of {', '.join(holdings)}: compare their ids.")
     found = {}

@@ -12,7 +12,8 @@ from privfl.vertical import VerticalReport
 READS = (
     "The guest reads each sample's activations at each host, a host each sample's gradient; nothing"
     " hides them from each other. A label attack's AUC is .5 where it learns nothing; its blind"
-    " figure is what somebody reaches who knows as much and saw no run."
+    " figure is what somebody reaches who knows as much and saw no run. All figures are computed"
+    " from labels and columns without noise: this page is the owners', whatever the defence."
 )
 
 

@@ -111,7 +111,7 @@ def vertical_config(
                 f"hosts: '{host}' is no host with a list of columns, as in host/0: [education]."
             )
     defence = _part(raw.get("defence", "none"))
-    coins = {"source": OsNoise()} if defence.get("name") == "label_response" else {}
+    coins = {} if defence.get("name") == "none" else {"source": OsNoise()}
     model = {"name": "mlp", **_part(raw.get("model", "mlp"), named=False)}
     training = {**_part(raw.get("training", {}), named=False), "name": "training"}
     return VerticalConfig(
@@ -179,4 +179,6 @@ def _set(raw: dict[str, Any], override: str) -> None:
         raw[keys[0]] = value
         return
     held = raw.get(keys[0], {})
+    if not isinstance(held, str | Mapping):
+        raise ConfigError(f"'{override}' is no override: '{keys[0]}' holds no keys, and is {held}.")
     raw[keys[0]] = {**({"name": held} if isinstance(held, str) else held), keys[1]: value}

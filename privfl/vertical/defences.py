@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from privfl.core import NoiseSource, OsNoise, Sensitivity, require
+from privfl.core import NoiseSource, OsNoise, Sensitivity, require, secret_generator
 from privfl.dp import RandomisedResponse
 
 Gradients = Float[Tensor, "B k"]
@@ -26,7 +26,7 @@ class LabelDefence(Protocol):
         """The labels to train with."""
         ...
 
-    def gradients(self, down: Gradients, coins: torch.Generator) -> Gradients:
+    def gradients(self, down: Gradients) -> Gradients:
         """What the host is sent."""
         ...
 
@@ -45,7 +45,7 @@ class Undefended:
         """As they are [n]."""
         return y
 
-    def gradients(self, down: Gradients, coins: torch.Generator) -> Gradients:
+    def gradients(self, down: Gradients) -> Gradients:
         """As they are."""
         return down
 
@@ -59,25 +59,32 @@ class MaxNorm(Undefended):
     """Noise along each row, so that its expected square norm is the batch's largest (Li et al.
     2022, max norm): row g becomes (1 + s z) g, z ~ N(0, 1), s^2 = max |g|^2 / |g|^2 - 1.
 
-    A heuristic. It says nothing about completion, which needs no gradient of the last batches.
+    A heuristic. The longest row of a batch goes as it is, so a batch of one row does; the noise is
+    fresh in every epoch, and who adds epochs up averages it away; completion needs no gradient.
+    The coins of ``source`` are nobody else's: a host that could draw them again would subtract.
 
     >>> rows = torch.tensor([[3.0, 4.0], [0.3, 0.4]])
-    >>> made = MaxNorm().gradients(rows, torch.Generator().manual_seed(0))
-    >>> made[0].tolist()
+    >>> MaxNorm().gradients(rows)[0].tolist()
     [3.0, 4.0]
     """
 
-    def gradients(self, down: Gradients, coins: torch.Generator) -> Gradients:
+    source: NoiseSource = field(default_factory=OsNoise)
+
+    def gradients(self, down: Gradients) -> Gradients:
         """Stretched, and turned round, at random."""
         norms = down.norm(dim=1, keepdim=True)
         squares = (norms.max() / norms.clamp(min=1e-30)) ** 2 - 1
         stretch = squares.clamp(min=0).sqrt()
+        coins = secret_generator(self.source)
         noise = torch.randn(norms.shape, generator=coins, dtype=down.dtype)
         return torch.where(norms > 0, down * (1 + stretch * noise), down)
 
     def describe(self) -> str:
         """A heuristic."""
-        return "gradients stretched to the largest norm of their batch: a heuristic, no guarantee"
+        return (
+            "gradients stretched to the largest norm of their batch: a heuristic, no guarantee"
+            f"{_void(self.source)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +92,24 @@ class Isotropic(Undefended):
     """Gaussian noise on every row whose norm is about ``ratio`` times the batch's largest (Li et
     al. 2022, isotropic): of deviation ratio max |g| / sqrt(k) in each of k coordinates.
 
-    A heuristic: the deviation follows the data, so no epsilon comes of it.
+    A heuristic: the deviation follows the data, so no epsilon comes of it, and the noise is fresh
+    in every epoch, so who adds epochs up averages it away. The coins of ``source`` are nobody
+    else's: a host that could draw them again would subtract.
 
     Raises:
         ConfigError: a ratio that is not above zero.
     """
 
     ratio: float = 1.0
+    source: NoiseSource = field(default_factory=OsNoise)
 
     def __post_init__(self) -> None:
         require.positive(ratio=self.ratio)
+        require.finite(ratio=self.ratio)
 
-    def gradients(self, down: Gradients, coins: torch.Generator) -> Gradients:
+    def gradients(self, down: Gradients) -> Gradients:
         """With noise."""
+        coins = secret_generator(self.source)
         deviation = self.ratio / math.sqrt(down.shape[1]) * float(down.norm(dim=1).max())
         return down + deviation * torch.randn(down.shape, generator=coins, dtype=down.dtype)
 
@@ -105,6 +117,7 @@ class Isotropic(Undefended):
         """A heuristic."""
         return (
             f"noise on gradients, {self.ratio:g} times the largest norm: a heuristic, no guarantee"
+            f"{_void(self.source)}"
         )
 
 
@@ -117,7 +130,8 @@ class LabelResponse(Undefended):
     Guarantee: all that hosts ever get, and the model, is ``epsilon``-DP in one sample's label
     (replaced by another), because labels are used nowhere else; features have no part in it. It
     bounds what is learnt of ONE label beyond what the others say: not the class boundary, which
-    completion reads, and which is what training is for. It rests on coins that nobody sees:
+    completion reads, and which is what training is for. Every run draws anew, and the epsilons of
+    several add up. It rests on coins that nobody sees:
     ``source`` is the operating system's.
 
     Raises:
@@ -149,5 +163,11 @@ class LabelResponse(Undefended):
 
     def describe(self) -> str:
         """The epsilon, whose it is, and what voids it."""
-        void = "; VOID: its coins repeat" if self.source.repeatable else ""
-        return f"epsilon {self.epsilon:g} for one sample's label (replace-one), once for all{void}"
+        return (
+            f"epsilon {self.epsilon:g} for one sample's label (replace-one), all epochs of this"
+            f" run; further runs add theirs{_void(self.source)}"
+        )
+
+
+def _void(source: NoiseSource) -> str:
+    return "; VOID: its coins repeat" if source.repeatable else ""

@@ -101,7 +101,10 @@ class EncryptedLearner(KeepsSecrets):
             value = int((number - mask) % public.n)
             value -= public.n if value > public.n // 2 else 0
             if abs(value) > limit:
-                raise Refused("a number that no gradient can be")
+                raise Refused(
+                    "a number that no gradient can be: it was not opened truly, or something in the"
+                    " sum was none"
+                )
             found.append(value / (1 << (SHARE_BITS + bits)) / rows)
         self._masks = []
         self.gradient = np.array(found)

@@ -68,8 +68,13 @@ def train_encrypted(
     - the host's own gradient X_h^T r of a batch no larger than the rank of X_h there IS the
       residuals, and their signs are the labels (`residuals_from`): batches have to be larger, and
       of larger ones it still tells linear functions of the labels;
-    - the key holder with the host opens every residual, and with the guest every share;
-    - a party that lies about its ciphertexts is not found out: nothing is proved.
+    - and over epochs that deal the rows anew every batch adds equations, so that in the end they
+      are as many as the labels, however large batches are;
+    - the key holder with the host opens every residual, and with the guest every share; it needs no
+      help where it reads the wire;
+    - a party that lies about its ciphertexts is not found out: nothing is proved. A host that sends
+      the key holder packed residuals where sums of them are due reads about n.bit_length() / 32
+      labels from each number that is opened for it, and a guest shares so.
 
     Args:
         x_host, x_guest: columns [n, d], standardised; a constant column is the bias.

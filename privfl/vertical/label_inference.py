@@ -11,8 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from privfl.core import ConfigError
-from privfl.vertical.scores import auc
-from privfl.vertical.view import HostView
+from privfl.vertical.scores import auc, grouped
+from privfl.vertical.view import HostView, by_sample
+
+ENOUGH = 32
+"""Rows of a batch from which its own mean and singular vector say something."""
 
 
 def by_norm(view: HostView) -> Float[Tensor, " m"]:
@@ -24,16 +27,21 @@ def by_norm(view: HostView) -> Float[Tensor, " m"]:
 
 
 def by_cosine(view: HostView, known: int) -> Float[Tensor, " m"]:
-    """The cosine to the row of ONE sample whose class is known (Li et al. 2022, direction attack;
-    ``known`` is its position in the view).
+    """The cosine to the row, in the same epoch, of ONE sample whose class is known (Li et al. 2022,
+    direction attack; ``known`` is the sample).
 
     Raises:
-        ConfigError: no such position.
+        ConfigError: no such sample.
     """
-    if not 0 <= known < len(view.rows):
-        raise ConfigError(f"known is a position among {len(view.rows)} rows, and is {known}.")
-    one = view.gradients[known : known + 1]
-    return nn.functional.cosine_similarity(view.gradients, one, dim=1)
+    places = torch.nonzero(view.rows == known)[:, 0]
+    if not len(places):
+        raise ConfigError(f"known is a sample that was trained with, and is {known}.")
+    scores = torch.zeros(len(view.rows))
+    for place in places:
+        here = view.epochs == view.epochs[place]
+        one = view.gradients[place][None]
+        scores[here] = nn.functional.cosine_similarity(view.gradients[here], one, dim=1)
+    return scores
 
 
 def by_spectrum(
@@ -43,18 +51,38 @@ def by_spectrum(
     spectral attack).
 
     A singular vector has no sign. That of a batch is the one nearer to the first singular vector of
-    the whole epoch, and that of the epoch comes from a few rows whose labels the host knows
-    (positions in the view), so that positives lie on the positive side.
+    the whole epoch, and that of the epoch comes from a few samples whose labels the host knows, so
+    that positives lie on the positive side. A batch of fewer than 32 rows, or of two for each
+    coordinate, says little of its own: there the epoch's mean and vector are taken.
     """
-    whole = _first(view.gradients)
     scores = torch.zeros(len(view.rows))
-    for number in sorted(set(view.batches.tolist())):
-        here = view.batches == number
-        rows = view.gradients[here]
-        direction = _first(rows)
-        side = 1.0 if float(direction @ whole) >= 0 else -1.0
-        scores[here] = side * ((rows - rows.mean(dim=0)) @ direction)
-    return signed(scores, known, labels)
+    label = dict(zip(known.tolist(), labels.tolist(), strict=True))
+    for epoch in torch.unique(view.epochs):
+        now = torch.nonzero(view.epochs == epoch)[:, 0]
+        whole, middle = _first(view.gradients[now]), view.gradients[now].mean(dim=0)
+        for places in grouped(view.batches[now]):
+            here = now[places]
+            rows, direction, centre = view.gradients[here], whole, middle
+            if len(here) >= max(ENOUGH, 2 * rows.shape[1]):
+                direction, centre = _first(rows), rows.mean(dim=0)
+            side = 1.0 if float(direction @ whole) >= 0 else -1.0
+            scores[here] = side * ((rows - centre) @ direction)
+        told = now[torch.isin(view.rows[now], known)]
+        truth = torch.tensor([label[row] for row in view.rows[told].tolist()])
+        scores[now] = signed(scores[now], torch.searchsorted(now, told), truth)
+    return scores
+
+
+def together(
+    view: HostView, scores: Float[Tensor, " m"]
+) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+    """Each sample of the view, and one score for it: the sum of its scores in all epochs, those of
+    each epoch over their deviation. Noise that is fresh in every epoch averages away in it.
+    """
+    rows, seen = by_sample(scores[:, None], view.rows, view.epochs)
+    each = seen[:, :, 0]
+    deviations = each.std(dim=0, unbiased=False).clamp(min=1e-30)
+    return rows, (each / deviations).sum(dim=1)
 
 
 def signed(
@@ -116,6 +144,27 @@ def by_completion(
     with torch.no_grad():
         scores: Tensor = head(bottom(view.holding.x))[:, 0]
     return scores
+
+
+def by_columns(
+    view: HostView, known: Int[Tensor, " k"], labels: Int[Tensor, " k"], *, ridge: float = 10.0
+) -> Float[Tensor, " n"]:
+    """A score for each row of the host's holding from its columns and a few labels alone, by ridge
+    regression: a blind baseline, which reads nothing of the run.
+    """
+    x = view.holding.x - view.holding.x[known].mean(dim=0)
+    rows, y = x[known], labels.float() - labels.float().mean()
+    weights = torch.linalg.solve(rows.T @ rows + ridge * torch.eye(rows.shape[1]), rows.T @ y)
+    scores: Tensor = x @ weights
+    return scores
+
+
+def by_likeness(view: HostView, known: int) -> Float[Tensor, " n"]:
+    """A score for each row of the host's holding: the cosine of its centred columns to those of ONE
+    sample whose class is known; what `by_cosine` knows, without the run.
+    """
+    x = view.holding.x - view.holding.x.mean(dim=0)
+    return nn.functional.cosine_similarity(x, x[known : known + 1], dim=1)
 
 
 def _fresh(bottom: nn.Module, seed: int) -> nn.Module:

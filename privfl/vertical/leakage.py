@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from privfl.core import ConfigError, Seeds
-from privfl.vertical.label_inference import by_completion, by_cosine, by_norm, by_spectrum, signed
+from privfl.core import ConfigError, Seeds, require
+from privfl.vertical.label_inference import (
+    by_columns,
+    by_completion,
+    by_cosine,
+    by_likeness,
+    by_norm,
+    by_spectrum,
+    signed,
+    together,
+)
 from privfl.vertical.scores import BatchAUC, auc, told_by_batch
 from privfl.vertical.view import HostView
 
@@ -21,12 +31,17 @@ ATTEMPTS = 3
 @dataclass(frozen=True, slots=True)
 class Leak:
     """How well one attack tells the positives, as AUC, and how well who saw no run does with the
-    same knowledge (``blind``). ``better_sign`` as in `BatchAUC`; None for attacks on the whole run.
+    same knowledge (``blind``: the better of two learners on the host's columns and the same labels;
+    beside the cosine, the likeness of columns to those of the same known sample).
+
+    ``auc``: of one score a sample, from all epochs. ``by_batch`` and ``better_sign``: means of
+    single batches (`BatchAUC`); None for attacks on the whole run.
     """
 
     attack: str
     auc: float
     blind: float
+    by_batch: float | None = None
     better_sign: float | None = None
 
 
@@ -40,7 +55,8 @@ def label_leaks(
     What they were told does not count. Scored by labels that were shuffled before, each has .5.
 
     Raises:
-        ConfigError: more classes than two, or too few of one to know ``known``.
+        ConfigError: labels that are not of the rows, more classes than two, too few of one to know
+            ``known``, or no tries.
 
     >>> from privfl.vertical import VerticalLinear, VerticalTraining, train_vertically
     >>> from privfl.data import Holding
@@ -55,41 +71,60 @@ def label_leaks(
     """
     if view.classes != 2:
         raise ConfigError("label inference is scored for two classes, and this run has more.")
+    if not torch.equal(torch.unique(view.rows), torch.arange(len(labels))):
+        raise ConfigError(f"{len(labels)} labels are not those of the samples that were trained.")
+    require.positive(known=known, tries=tries)
     if min(int((labels == side).sum()) for side in (0, 1)) <= known:
         raise ConfigError(f"known: each class has to have more than {known} samples.")
     seeds = Seeds(seed)
     rows = _drawn(labels, known, seeds.generator("known signs"))
     places = torch.nonzero(torch.isin(view.rows, rows))[:, 0]
-    told = labels[view.rows[places]]
-    norms, spectrum = signed(by_norm(view), places, told), by_spectrum(view, places, told)
+    norms = signed(by_norm(view), places, labels[view.rows[places]])
+    spectrum = by_spectrum(view, rows, labels[rows])
+    completed, blind = _completion(view, labels, known, seeds)
     return (
-        _leak("norm", [_told(view, labels, norms, places)]),
-        _leak("cosine to one known", _cosines(view, labels, tries, seeds)),
-        _leak("spectral", [_told(view, labels, spectrum, places)]),
-        _completion(view, labels, known, seeds),
+        _leak("norm", [_told(view, labels, norms, rows)], blind),
+        _cosines(view, labels, tries, seeds),
+        _leak("spectral", [_told(view, labels, spectrum, rows)], blind),
+        Leak(f"completion, {known} labels a class", completed, blind),
     )
 
 
 def _told(
-    view: HostView,
-    labels: Int[Tensor, " n"],
-    scores: Float[Tensor, " m"],
-    without: Int[Tensor, " k"] | None = None,
-) -> BatchAUC:
-    return told_by_batch(scores, labels[view.rows] == 1, view.batches, without=without)
+    view: HostView, labels: Int[Tensor, " n"], scores: Float[Tensor, " m"], known: Int[Tensor, " k"]
+) -> tuple[float, BatchAUC]:
+    """From all epochs together, and by batch; what was known does not count."""
+    rows, sums = together(view, scores)
+    without = torch.nonzero(torch.isin(view.rows, known))[:, 0]
+    batch = told_by_batch(scores, labels[view.rows] == 1, view.batches, without=without)
+    return _among(sums, labels[rows], ~torch.isin(rows, known)), batch
 
 
-def _leak(attack: str, told: Sequence[BatchAUC]) -> Leak:
-    mean = sum(one.auc for one in told) / len(told)
-    return Leak(attack, mean, 0.5, sum(one.better_sign for one in told) / len(told))
+def _among(
+    scores: Float[Tensor, " n"], labels: Int[Tensor, " n"], here: Bool[Tensor, " n"]
+) -> float:
+    return auc(scores[here], labels[here] == 1)
 
 
-def _cosines(
-    view: HostView, labels: Int[Tensor, " n"], tries: int, seeds: Seeds
-) -> Sequence[BatchAUC]:
-    places = torch.nonzero(labels[view.rows] == 1)[:, 0]
-    order = torch.randperm(len(places), generator=seeds.generator("known positive"))[:tries]
-    return [_told(view, labels, by_cosine(view, int(one)), one[None]) for one in places[order]]
+def _leak(attack: str, told: Sequence[tuple[float, BatchAUC]], blind: float) -> Leak:
+    return Leak(
+        attack,
+        fmean(whole for whole, _ in told),
+        blind,
+        fmean(batch.auc for _, batch in told),
+        fmean(batch.better_sign for _, batch in told),
+    )
+
+
+def _cosines(view: HostView, labels: Int[Tensor, " n"], tries: int, seeds: Seeds) -> Leak:
+    positives = torch.nonzero(labels == 1)[:, 0]
+    order = torch.randperm(len(positives), generator=seeds.generator("known positive"))[:tries]
+    found, blind = [], []
+    for one in positives[order]:
+        found.append(_told(view, labels, by_cosine(view, int(one)), one[None]))
+        alike = by_likeness(view, int(one))[: len(labels)]
+        blind.append(_among(alike, labels, torch.arange(len(labels)) != one))
+    return _leak("cosine to one known", found, fmean(blind))
 
 
 def _drawn(labels: Int[Tensor, " n"], known: int, coins: torch.Generator) -> Int[Tensor, " k"]:
@@ -98,15 +133,21 @@ def _drawn(labels: Int[Tensor, " n"], known: int, coins: torch.Generator) -> Int
     return torch.cat([order[labels[order] == side][:known] for side in (0, 1)])
 
 
-def _completion(view: HostView, labels: Int[Tensor, " n"], known: int, seeds: Seeds) -> Leak:
-    sides = []
-    for trained in (True, False):
-        found = []
-        for attempt in range(ATTEMPTS):
-            rows = _drawn(labels, known, seeds.generator("known", attempt))
-            scores = by_completion(view, rows, labels[rows], trained=trained, seed=attempt)
-            rest = torch.ones(len(labels), dtype=torch.bool)
-            rest[rows] = False
-            found.append(auc(scores[: len(labels)][rest], labels[rest] == 1))
-        sides.append(sum(found) / ATTEMPTS)
-    return Leak(f"completion, {known} labels a class", *sides)
+def _completion(
+    view: HostView, labels: Int[Tensor, " n"], known: int, seeds: Seeds
+) -> tuple[float, float]:
+    """Completion, and the better of the two learners that know as much and saw no run."""
+    found: list[tuple[float, float, float]] = []
+    for attempt in range(ATTEMPTS):
+        rows = _drawn(labels, known, seeds.generator("known", attempt))
+        rest = torch.ones(len(labels), dtype=torch.bool)
+        rest[rows] = False
+        trained, fresh = (
+            by_completion(view, rows, labels[rows], trained=trained, seed=attempt)
+            for trained in (True, False)
+        )
+        ridge = by_columns(view, rows, labels[rows])
+        told = (_among(made[: len(labels)], labels, rest) for made in (trained, fresh, ridge))
+        found.append((next(told), next(told), next(told)))
+    whole, network, linear = (fmean(each) for each in zip(*found, strict=True))
+    return whole, max(network, linear)

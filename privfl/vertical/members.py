@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from privfl.core import PartyId, require
+from privfl.core import Abort, ConfigError, PartyId, require
 from privfl.data import Holding
 from privfl.vertical.defences import LabelDefence
 from privfl.vertical.message import Batch
@@ -28,7 +28,8 @@ class VerticalTraining:
     split training is joint training.
 
     Raises:
-        ConfigError: a rate, batch size or number of epochs that is not positive.
+        ConfigError: a rate, batch size or number of epochs that is not positive, or momentum with
+            Adam, which would ignore it.
 
     >>> VerticalTraining(epochs=2).batch_size
     128
@@ -43,7 +44,10 @@ class VerticalTraining:
 
     def __post_init__(self) -> None:
         require.positive(lr=self.lr, epochs=self.epochs, batch_size=self.batch_size)
+        require.finite(lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         require.at_least(0.0, momentum=self.momentum, weight_decay=self.weight_decay)
+        if self.momentum and self.optimizer == "adam":
+            raise ConfigError("momentum is sgd's, and adam has its own: leave it out.")
 
     def optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Fresh, for one party's parameters."""
@@ -91,10 +95,9 @@ class Guest:
         *,
         widths: Mapping[PartyId, int],
         defence: LabelDefence,
-        coins: torch.Generator,
     ) -> None:
         self.holding, self.bottom, self.top = holding, bottom, top
-        self._y, self._widths, self._defence, self._coins = y, widths, defence, coins
+        self._y, self._widths, self._defence = y, widths, defence
         self._optimiser = optimise([*bottom.parameters(), *top.parameters()])
         self.logits: Float[Tensor, "B k"] | None = None
 
@@ -116,12 +119,17 @@ class Guest:
     def _trained(self, batch: Batch, cuts: Cuts) -> Cuts:
         leaves = {host: leaf(cut) for host, cut in cuts.items()}
         logits = self.top([*leaves.values(), self.bottom(self.holding.x[batch.rows])])
+        if not bool(logits.isfinite().all()):
+            raise Abort(
+                "its logits are not finite: activations of a host or columns of its own are too"
+                " large, or lr is"
+            )
         self._optimiser.zero_grad()
         torch.autograd.backward([mean_loss(logits, self._y[batch.rows])])
         self._optimiser.step()
         self.logits = logits.detach()
         return {
-            host: self._defence.gradients(cut.grad, self._coins)
+            host: self._defence.gradients(cut.grad)
             for host, cut in leaves.items()
             if cut.grad is not None
         }

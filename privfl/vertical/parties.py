@@ -33,6 +33,11 @@ class HostParty:
         self._batch, self._activations, self._learn = batch, activations, learn
         self._done = not batch.training
 
+    @property
+    def waits(self) -> bool:
+        """Whether its answer has not come: its bottom did not learn."""
+        return not self._done
+
     def step(self, mail: Mail) -> Mail:
         """Send, then take one answer."""
         if not mail:

@@ -10,7 +10,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
+from privfl.core import ConfigError
 from privfl.vertical.config import VerticalConfig, VerticalTask
 from privfl.vertical.leakage import Leak, label_leaks
 from privfl.vertical.parties import GUEST
@@ -50,6 +53,7 @@ def report_of(config: VerticalConfig, task: VerticalTask) -> tuple[VerticalRun, 
         RoundFailed: a party gave up.
     """
     y, test = task.y[: task.trained], task.test
+    _known_fits(config.known, y, task.classes)
     began = time.process_time()
     run = train_vertically(
         task.holdings,
@@ -93,3 +97,16 @@ def report_of(config: VerticalConfig, task: VerticalTask) -> tuple[VerticalRun, 
             for host, member in run.hosts.items()
         },
     )
+
+
+def _known_fits(known: int, y: Int[Tensor, " n"], classes: int) -> None:
+    """Before anybody trains: attacks that know ``known`` labels of each class, and five times as
+    many rows, need others to be scored by.
+    """
+    fewest = int(torch.bincount(y, minlength=classes).min()) if classes == 2 else len(y)
+    if 5 * known >= len(y) or known >= fewest:
+        raise ConfigError(
+            f"known is {known}: an attacker knows so many labels of each class, and five times as"
+            f" many rows, and of {len(y)} training rows ({fewest} of the rarer class) none would be"
+            " left to score. Lower known, or raise data.samples."
+        )

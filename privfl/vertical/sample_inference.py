@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from privfl.core import ConfigError, Seeds
+from privfl.core import ConfigError, Seeds, require
 from privfl.data import Holding
-from privfl.vertical.view import GuestView
+from privfl.vertical.view import GuestView, by_sample
 
 Inputs = Float[Tensor, "m k"]
 
@@ -109,26 +109,32 @@ def explained(guess: Float[Tensor, "m d"], truth: Float[Tensor, "m d"]) -> float
 def sample_leaks(
     view: GuestView, host: Holding, *, known: int = 200, seed: int = 0
 ) -> tuple[Inversion, ...]:
-    """Play the decoder and score it by the host's columns.
+    """Play the decoder on what came of each sample in all epochs, and score it by the
+    host's columns.
 
     The guest knows ``known`` rows of the host's; they do not count. Blind is the decoder from the
     guest's own columns, so that what both parties' columns have in common is in it.
 
     Raises:
-        ConfigError: not more rows than are known.
+        ConfigError: not more rows than are known, fewer known than two, or columns that are
+            the same in all rows.
     """
-    if len(view.rows) <= known:
-        raise ConfigError(f"known: {known} rows of {len(view.rows)} leave none to score.")
-    order = torch.randperm(len(view.rows), generator=Seeds(seed).generator("known rows"))
+    require.at_least(2, known=known)
+    rows, seen = by_sample(view.activations, view.rows, view.epochs)
+    sent = seen.flatten(1)
+    if len(rows) <= known:
+        raise ConfigError(f"known: {known} rows of {len(rows)} leave none to score.")
+    order = torch.randperm(len(rows), generator=Seeds(seed).generator("known rows"))
     told, rest = order[:known], order[known:]
-    truth, own = host.x[view.rows], view.holding.x[view.rows]
+    truth, own = host.x[rows], view.holding.x[rows]
+    if bool((truth[rest] == truth[rest][0]).all()):
+        raise ConfigError("the host's columns are the same in all rows: there is nothing to read.")
 
     def share(inputs: Inputs) -> float:
         guess = by_decoder(inputs, told, truth[told], seed=seed)
         return explained(guess[rest], truth[rest])
 
     blind = share(own)
-    sent = view.activations
     tried: tuple[tuple[str, Callable[[], Inputs]], ...] = (
         ("decoder of activations", lambda: sent),
         ("decoder of activations and own columns", lambda: torch.cat([sent, own], dim=1)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,11 +27,21 @@ def auc(scores: Float[Tensor, " m"], positive: Bool[Tensor, " m"]) -> float:
     return float((ranks[positive].sum() - ones * (ones + 1) / 2) / (ones * zeros))
 
 
+def grouped(numbers: Int[Tensor, " m"]) -> Sequence[Int[Tensor, " _"]]:
+    """The positions of each number.
+
+    >>> [group.tolist() for group in grouped(torch.tensor([4, 2, 4]))]
+    [[1], [0, 2]]
+    """
+    _, place, counts = torch.unique(numbers, return_inverse=True, return_counts=True)
+    return torch.split(place.argsort(stable=True), counts.tolist())
+
+
 @dataclass(frozen=True, slots=True)
 class BatchAUC:
     """How well scores tell positives in a batch: the mean AUC of the batches that have both
     classes, and the mean of the better of both signs, which somebody chooses who knows the
-    truth. The second is above .5 for any scores: on B samples by about .6 / sqrt(B) or more.
+    truth. The second is above .5 for any scores: on B samples by about .46 / sqrt(B) or more.
     """
 
     auc: float
@@ -54,10 +65,10 @@ def told_by_batch(
     if without is not None:
         counts[without] = False
     found = []
-    for number in sorted(set(batches.tolist())):
-        here = counts & (batches == number)
+    for group in grouped(batches):
+        here = group[counts[group]]
         ones = int(positive[here].sum())
-        if 0 < ones < int(here.sum()):
+        if 0 < ones < len(here):
             found.append(auc(scores[here], positive[here]))
     if not found:
         return BatchAUC(0.5, 0.5)

@@ -31,7 +31,7 @@ from privfl.vertical.view import GuestView, HostView, Played
 @dataclass(frozen=True, slots=True, eq=False)
 class VerticalRun:
     """What came of a run: the network (the parties' parts, which only the simulator holds
-    together), the last epoch's batches with their messages, bytes that travelled in training.
+    together), all batches with their messages, bytes that travelled in training.
     """
 
     guest: Guest
@@ -42,7 +42,7 @@ class VerticalRun:
     bytes_sent: int
 
     def host_view(self, host: PartyId) -> HostView:
-        """What a host saw of the last epoch.
+        """What a host saw of the training.
 
         Raises:
             ConfigError: no such host.
@@ -53,7 +53,7 @@ class VerticalRun:
         return HostView.of(host, self.played, member.holding, member.bottom, self.classes, width)
 
     def guest_view(self, host: PartyId) -> GuestView:
-        """What the guest saw of a host in the last epoch.
+        """What the guest saw of a host in the training.
 
         Raises:
             ConfigError: no such host.
@@ -115,7 +115,7 @@ def train_vertically(
         seed: of weights and batches.
 
     Raises:
-        ConfigError: rows that are not aligned, or no guest.
+        ConfigError: rows that are not aligned, no guest, or labels that are no classes.
         RoundFailed: a party gave up, and why.
 
     >>> held = {"host/0": Holding(torch.arange(4), torch.eye(4), ("a", "b", "c", "d")),
@@ -127,7 +127,7 @@ def train_vertically(
     >>> run.accuracy(torch.arange(4), torch.tensor([0, 1, 0, 1]))
     1.0
     """
-    _checked(holdings, y)
+    _checked(holdings, y, classes)
     seeds, defence = Seeds(seed), defence or Undefended()
     parts = {party: held.x.shape[1] for party, held in holdings.items()}
     network = model(parts, classes, seed=seeds.derive("vertical weights") % (1 << 32))
@@ -148,16 +148,13 @@ def train_vertically(
         training.optimiser,
         widths={party: network.widths[party] for party in hosts},
         defence=defence,
-        coins=seeds.generator("vertical defence"),
     )
-    played: list[Played] = []
-    sent, last = 0, training.epochs - 1
-    for epoch, batch in batches(len(y), training, seeds):
-        one = play(guest, hosts, batch, faults, keep_bodies=epoch == last)
-        sent += one.outcome.bytes_sent()
-        if epoch == last:
-            played.append(one)
-    return VerticalRun(guest, hosts, network, classes, tuple(played), sent)
+    played = tuple(
+        play(guest, hosts, batch, faults, epoch=epoch, keep_bodies=True)
+        for epoch, batch in batches(len(y), training, seeds)
+    )
+    sent = sum(one.outcome.bytes_sent() for one in played)
+    return VerticalRun(guest, hosts, network, classes, played, sent)
 
 
 def batches(n: int, training: VerticalTraining, seeds: Seeds) -> Iterator[tuple[int, Batch]]:
@@ -177,6 +174,7 @@ def play(
     batch: Batch,
     faults: Faults = NO_FAULTS,
     *,
+    epoch: int = 0,
     keep_bodies: bool = False,
 ) -> Played:
     """One batch through the parties.
@@ -190,10 +188,13 @@ def play(
         raise RoundFailed(f"batch {batch.number} ended at {who}: {abort}.")
     if guest.logits is None:
         raise RoundFailed(f"batch {batch.number} ended: the guest waited for a host in vain.")
-    return Played(batch, outcome)
+    for host, party in cast.items():
+        if party.waits:
+            raise RoundFailed(f"batch {batch.number} ended: {host} waited for the guest in vain.")
+    return Played(batch, outcome, epoch)
 
 
-def _checked(holdings: Mapping[PartyId, Holding], y: Int[Tensor, " n"]) -> None:
+def _checked(holdings: Mapping[PartyId, Holding], y: Int[Tensor, " n"], classes: int) -> None:
     if not holdings or list(holdings)[-1] != GUEST:
         raise ConfigError("holdings name the hosts first and the guest last.")
     ids = holdings[GUEST].ids
@@ -202,3 +203,8 @@ def _checked(holdings: Mapping[PartyId, Holding], y: Int[Tensor, " n"]) -> None:
             raise ConfigError(f"{party}'s rows are not the guest's: align them (data.aligned).")
     if not 0 < len(y) <= len(ids):
         raise ConfigError(f"{len(y)} labels for {len(ids)} samples: the first rows have one each.")
+    if classes < 2 or y.is_floating_point() or int(y.min()) < 0 or int(y.max()) >= classes:
+        raise ConfigError(
+            f"labels are whole numbers from 0 to classes - 1, of 2 classes or more: {classes}"
+            f" classes, and labels of {y.dtype} from {y.min().item()} to {y.max().item()}."
+        )

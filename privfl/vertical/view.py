@@ -23,6 +23,7 @@ class Played:
 
     batch: Batch
     outcome: Outcome[None] = field(repr=False)
+    epoch: int = 0
 
     def came(self, party: PartyId) -> Mapping[PartyId, bytes]:
         """What a party was handed in it, by sender."""
@@ -32,9 +33,9 @@ class Played:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HostView:
-    """A host's: gradients [m, k] of an epoch's samples by what it sent, the rows [m] that they are
-    of and the number of the batch [m] in which each came; its columns, and its bottom as it is
-    after the run.
+    """A host's: gradients [m, k] of every sample in every epoch by what it sent, the rows [m] that
+    they are of, the number of the batch [m] and the epoch [m] in which each came; its columns, and
+    its bottom as it is after the run.
 
     ``classes`` is public, and so is the order of the rows: the host trains with them.
     """
@@ -45,6 +46,7 @@ class HostView:
     classes: int
     rows: Int[Tensor, " m"]
     batches: Int[Tensor, " m"]
+    epochs: Int[Tensor, " m"]
     gradients: Float[Tensor, "m k"]
 
     @classmethod
@@ -63,16 +65,16 @@ class HostView:
             NotVisible: it got no gradients.
         """
         found = [
-            (one.batch, opened(one.batch, "gradients", width, mail[GUEST]))
+            (one, opened(one.batch, "gradients", width, mail[GUEST]))
             for one in played
             if one.batch.training and GUEST in (mail := one.came(host))
         ]
         if not found:
             raise NotVisible(f"{host} got no gradients in what was recorded of this run.")
-        rows = torch.cat([batch.rows for batch, _ in found])
-        numbers = torch.cat([torch.full_like(batch.rows, batch.number) for batch, _ in found])
+        rows = torch.cat([one.batch.rows for one, _ in found])
+        numbers = torch.cat([torch.full_like(one.batch.rows, one.batch.number) for one, _ in found])
         gradients = torch.cat([values for _, values in found])
-        return cls(host, holding, bottom, classes, rows, numbers, gradients)
+        return cls(host, holding, bottom, classes, rows, numbers, _epochs(found), gradients)
 
     def features(self) -> Float[Tensor, "n k"]:
         """What its bottom makes of all its samples."""
@@ -83,8 +85,8 @@ class HostView:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GuestView:
-    """The guest's: what a host sent [m, k] in an epoch, the rows [m], its own columns, bottom and
-    top. It holds nothing of the host's bottom.
+    """The guest's: what a host sent [m, k] of every sample in every epoch, the rows [m] and the
+    epochs [m], its own columns, bottom and top. It holds nothing of the host's bottom.
     """
 
     host: PartyId
@@ -92,6 +94,7 @@ class GuestView:
     bottom: nn.Module
     top: nn.Module
     rows: Int[Tensor, " m"]
+    epochs: Int[Tensor, " m"]
     activations: Float[Tensor, "m k"]
 
     @classmethod
@@ -110,12 +113,32 @@ class GuestView:
             NotVisible: this host sent nothing.
         """
         found = [
-            (one.batch, opened(one.batch, "activations", width, mail[host]))
+            (one, opened(one.batch, "activations", width, mail[host]))
             for one in played
             if host in (mail := one.came(GUEST))
         ]
         if not found:
             raise NotVisible(f"{host} sent nothing in what was recorded of this run.")
-        rows = torch.cat([batch.rows for batch, _ in found])
+        rows = torch.cat([one.batch.rows for one, _ in found])
         activations = torch.cat([values for _, values in found])
-        return cls(host, holding, bottom, top, rows, activations)
+        return cls(host, holding, bottom, top, rows, _epochs(found), activations)
+
+
+def _epochs(found: Sequence[tuple[Played, Tensor]]) -> Int[Tensor, " m"]:
+    return torch.cat([torch.full_like(one.batch.rows, one.epoch) for one, _ in found])
+
+
+def by_sample(
+    values: Float[Tensor, "m k"], rows: Int[Tensor, " m"], epochs: Int[Tensor, " m"]
+) -> tuple[Int[Tensor, " n"], Float[Tensor, "n E k"]]:
+    """The samples [n] in order, and of each what came of it in every one of E epochs, in each of
+    which every sample comes once.
+
+    >>> rows, epochs = torch.tensor([1, 0, 0, 1]), torch.tensor([0, 0, 1, 1])
+    >>> found, seen = by_sample(torch.tensor([[1.0], [2.0], [3.0], [4.0]]), rows, epochs)
+    >>> found.tolist(), seen[:, :, 0].tolist()
+    ([0, 1], [[2.0, 3.0], [1.0, 4.0]])
+    """
+    count = len(torch.unique(epochs))
+    order = (rows * (int(epochs.max()) + 1) + epochs).argsort()
+    return rows[order][::count], values[order].reshape(-1, count, values.shape[1])

@@ -139,6 +139,48 @@ def test_the_key_holder_with_the_host_reads_every_label(key):
     assert [-1.0 if m < key.public.n // 2 else 1.0 for m in plain] == y[:8].tolist()
 
 
+def test_a_host_that_lies_reads_the_labels_of_a_whole_batch_alone(key):
+    """Packed residuals in one ciphertext where a sum is due: the key holder opens what it is sent,
+    under the host's mask. It is why all three have to follow the protocol.
+    """
+    _, guest, y = task()
+    (batch, *_) = batches()
+    shares = sealed(key.public, coded(np.zeros(8), SHARE_BITS))
+    residuals = EncryptedGuest(key.public, guest, y, STEP).residual(batch, shares)
+    n, n2, mask = key.public.n, key.public.n2, 12345678901234567890
+    (packed,) = sealed(key.public, [mask])
+    for place, residual in enumerate(residuals):
+        packed = packed * gmpy2.powmod(residual, 1 << (32 * place), n2) % n2
+    (opened,) = key.plaintexts([packed])
+    rest, read = int((opened - mask) % n), []
+    rest -= n if rest > n // 2 else 0
+    for _ in residuals:
+        low = (rest + (1 << 31)) % (1 << 32) - (1 << 31)
+        read.append(1.0 if low < 0 else -1.0)
+        rest = (rest - low) >> 32
+    assert read == y[:8].tolist()
+
+
+def test_a_host_solves_for_labels_over_epochs_whatever_the_size_of_a_batch():
+    """Ten columns, batches of 40: no batch tells its labels, and twelve deals of the rows do."""
+    coins = np.random.default_rng(2)
+    x, y = coins.normal(size=(120, 10)), np.where(coins.normal(size=120) > 0, 1.0, -1.0)
+
+    def told(epochs):
+        rows, sums = [], []
+        for _ in range(epochs):
+            for batch in coins.permutation(120).reshape(3, 40):
+                equations = np.zeros((10, 120))
+                equations[:, batch] = x[batch].T
+                rows.append(equations)
+                sums.append(x[batch].T @ (-y[batch] / 2))
+        solved = np.linalg.lstsq(np.vstack(rows), np.concatenate(sums), rcond=None)[0]
+        return auc(torch.from_numpy(-solved), torch.from_numpy(y == 1))
+
+    assert told(1) < 0.9
+    assert told(12) == 1.0
+
+
 def test_no_ciphertext_is_sent_twice():
     found = run(keep_bodies=True)
     seen = [b for who in ("guest", "host/0", "key_holder") for b in bodies(found, who).values()]

@@ -1,5 +1,7 @@
 """What a guest reads of a host's columns off activations, beside what its own columns tell."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -35,8 +37,8 @@ def test_a_decoder_reads_columns_off_activations_and_less_off_narrow_ones():
 def test_a_decoder_of_activations_of_other_rows_finds_nothing():
     trained, holdings = run(16)
     view = trained.guest_view("host/0")
-    order = torch.randperm(len(view.rows), generator=torch.Generator().manual_seed(1))
-    view.activations.copy_(view.activations[order])
+    swapped = view.rows + torch.where(view.rows % 2 == 0, 1, -1)
+    view = dataclasses.replace(view, rows=swapped)  # every sample has its neighbour's
     alone, _ = sample_leaks(view, holdings["host/0"], known=100)
     assert alone.explained < 0.05
 

@@ -2,6 +2,8 @@
 sentence says what went wrong.
 """
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -68,8 +70,14 @@ def test_rows_are_aligned_by_their_ids_and_only_those_that_all_have():
     held = aligned({"host/0": b, "guest": a})
     assert held["guest"].x[:, 0].tolist() == [3, 5]
     assert held["host/0"].x[:, 0].tolist() == [30, 50]
+    labels = torch.tensor([50, 10, 30])[a.places(held["guest"].ids)]
+    assert labels.tolist() == [30, 50], "labels follow the alignment"
+    with pytest.raises(ConfigError, match="no sample has id 4"):
+        a.places(b.ids)
     with pytest.raises(ConfigError, match="no sample is held by all"):
         aligned({"host/0": b, "guest": a.take(torch.tensor([1]))})
+    with pytest.raises(ConfigError, match="no sample is held by all"):
+        aligned({})
     with pytest.raises(DataCorrupt, match="twice"):
         a.take(torch.tensor([0, 0]))
     with pytest.raises(ConfigError, match="not the guest's: align them"):
@@ -136,6 +144,58 @@ def test_a_message_that_is_not_this_batchs_ends_it_with_a_sentence(sender, case)
 def test_a_host_that_says_nothing_is_waited_for_and_said():
     with pytest.raises(RoundFailed, match="waited for a host in vain"):
         trained(faults=Faults(silent_from={"host/1": 0}))
+
+
+def test_a_host_whose_gradients_never_come_is_said():
+    class OneOnly:
+        """A guest that answers the first host alone."""
+
+        def __init__(self, party):
+            self.party = party
+
+        def step(self, mail):
+            return {who: body for who, body in self.party.step(mail).items() if who == "host/0"}
+
+    with pytest.raises(RoundFailed, match="host/1 waited for the guest in vain"):
+        trained(faults=Faults(byzantine={"guest": OneOnly}))
+
+
+def test_activations_that_no_loss_can_be_taken_of_are_not_blamed_on_the_guest():
+    def giant(body):
+        return bytes(body)[:32] + b"\xff\xff\x7f\x7f" * 40
+
+    holdings, y = table()
+    with pytest.raises(RoundFailed, match="ended at guest: its logits are not finite"):
+        train_vertically(
+            holdings,
+            y,
+            2,
+            VerticalLinear(),
+            VerticalTraining(epochs=1, batch_size=40),
+            faults=Faults(malformed={"host/0": giant, "host/1": giant}),
+        )
+
+
+def test_a_guest_whose_columns_or_steps_are_not_finite_does_not_end_with_a_network():
+    holdings, y = table()
+    alone = {"guest": dataclasses.replace(holdings["guest"], x=holdings["guest"].x * torch.nan)}
+    with pytest.raises(RoundFailed, match="not finite"):
+        train_vertically(alone, y, 2, VerticalLinear(), VerticalTraining(epochs=1))
+
+
+@pytest.mark.parametrize("shift", [1, -1])
+def test_labels_that_are_no_classes_are_refused(shift):
+    holdings, y = table()
+    with pytest.raises(ConfigError, match="whole numbers from 0 to classes - 1"):
+        train_vertically(holdings, y + shift, 2, VerticalLinear(), VerticalTraining(epochs=1))
+
+
+@pytest.mark.parametrize(
+    "change", [{"momentum": 0.9}, {"lr": float("inf")}, {"weight_decay": float("inf")}]
+)
+def test_a_training_that_would_be_another_than_it_says_is_refused(change):
+    with pytest.raises(ConfigError):
+        VerticalTraining(**change)
 
 
 def test_a_doubled_message_trains_once():

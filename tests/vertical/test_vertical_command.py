@@ -1,5 +1,6 @@
 """`privfl vertical` from a config to a page; what acts on updates is refused in words."""
 
+import html
 import json
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def test_the_command_trains_attacks_and_writes_a_page(config, tmp_path):
     assert rows["test accuracy of the guest alone"]["figure"] < rows["test accuracy"]["figure"]
     page = (out / "report.html").read_text()
     assert "a heuristic, no guarantee" in page
+    assert "this page is the owners'" in html.unescape(page)
     assert "What host/0 learns of labels" in page
     assert json.loads((out / "vertical.json").read_text())["columns"] == {"host/0": 2, "guest": 2}
 
@@ -81,8 +83,17 @@ def test_overrides_are_read_on_top():
     made = vertical_config(LEAST, ["model.cut=3", "known=7"])
     assert made.model == VerticalMLP(cut=3)
     assert made.known == 7
-    with pytest.raises(ConfigError, match="no override"):
-        vertical_config(LEAST, ["known"])
+    for wrong in ("known", "known.x=3"):
+        with pytest.raises(ConfigError, match="no override"):
+            vertical_config({**LEAST, "known": 3}, [wrong])
+
+
+def test_what_leaves_no_sample_to_score_is_refused_before_training(config, tmp_path):
+    words = ["vertical", str(config), "--out", str(tmp_path / "out"), "--set", "known=40"]
+    done = CliRunner().invoke(made(words), words)
+    assert done.exit_code != 0
+    assert "known is 40" in str(done.exception) + done.output
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["vertical_adult.yaml", "vertical_nsl_kdd.yaml"])
