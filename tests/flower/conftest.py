@@ -1,6 +1,7 @@
 """Tests that need Flower run in an environment of their own: `python -m benchmarks.flower_env -m
 pytest tests/flower`. `make test` runs them but for the ``long`` ones (minutes each): every channel
-for three rounds, Flower's own nodes, a hostile SuperLink, and kill -9 at every exchange.
+for three rounds, Flower's own nodes, a hostile SuperLink, kill -9 at every exchange, a SuperLink
+that is killed and its run resumed.
 
     python -m benchmarks.flower_env -m pytest -m long tests/flower
 """

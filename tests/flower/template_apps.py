@@ -182,6 +182,8 @@ def write(folder, app, layer=None):
         imported = "from my_app.privacy import LAYER, PrivateGrid, private\n"
         client = client.replace("@app.train()", decorator)
         grid = grid.replace("num_rounds=3", "num_rounds=1").split("\n", 1)[1]
+        grid = grid.replace('"keys/server")', '"keys/server", patience=300)')  # a busy machine
+        assert "patience" in grid
         start = next(line for line in server.splitlines() if "strategy.start(" in line)
         grid = "\n".join(f"    {line}" for line in grid.strip().splitlines())
         server = server.replace(start, grid)
