@@ -244,6 +244,12 @@ def load(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) 
     words = [key for key in raw if not isinstance(key, str)]
     if words:
         raise ConfigError(f"keys of a config are words, and '{words[0]}' is none.")
+    for key, command in _OTHER_COMMANDS.items():
+        if key in raw:
+            raise ConfigError(
+                f"'{key}' is a key of another kind of run: play a config that has it with"
+                f" 'privfl {command} CONFIG.yaml', or leave it out."
+            )
     if isinstance(raw.get("data"), str):
         raw["data"] = {"name": raw["data"]}
     try:
@@ -278,6 +284,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     here[keys[-1]] = value
 
 
+_OTHER_COMMANDS = {"graph": "gossip", "hosts": "vertical"}
 _GROUPS: Mapping[str, type[_Strict]] = {
     "audit": AuditConfig,
     "threat": ThreatConfig,

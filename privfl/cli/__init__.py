@@ -1,4 +1,4 @@
-"""The command line: run, sweep, report, list, data, demo."""
+"""The command line: ``privfl --help`` names its commands."""
 
 from privfl.cli.app import main
 

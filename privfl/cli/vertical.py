@@ -10,6 +10,7 @@ import typer
 
 from privfl.cli.running import Json, Settings, fresh
 from privfl.cli.screen import say, strict, table
+from privfl.core import ConfigError
 from privfl.engine.files import write_atomically
 from privfl.report import vertical_page
 from privfl.vertical import report_of, vertical_config, vertical_task
@@ -20,7 +21,7 @@ def vertical(
     settings: Settings = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="A folder for the page; runs/NAME-TIME unless said."),
+        typer.Option("--out", help="A new folder for the page; runs/NAME-TIME unless said."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -32,6 +33,9 @@ def vertical(
     owners', whatever the defence.
     """
     asked = vertical_config(config, settings or ())
+    folder = out or fresh(config.stem)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"'{folder}' is not empty: give --out a new folder.")
     task = vertical_task(asked)
     say(
         f"privfl: {task.trained:,} samples; "
@@ -65,7 +69,6 @@ def vertical(
     table(f"Vertical learning: {report.promise}", rows, as_json)
     if not report.labels:
         say("privfl: labels of more than two classes: label inference was not scored")
-    folder = out or fresh(config.stem)
     folder.mkdir(parents=True, exist_ok=True)
     text = config.read_text(encoding="utf-8") + "".join(
         f"# --set {one}\n" for one in settings or ()

@@ -83,13 +83,16 @@ def verify(run: Path, head: str | None = None) -> Verified:
     Raises:
         ConfigError: there is no run in the folder, or ``head`` is no SHA-256 in hex.
 
-    >>> verify(Path("no such folder"))
+    >>> verify(Path("no such folder"))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    privfl.core.errors.ConfigError: 'no such folder' holds no run.
+    privfl.core.errors.ConfigError: 'no such folder' holds no run. ...
     """
     if not holds_run(run):
-        raise ConfigError(f"'{run}' holds no run.")
+        raise ConfigError(
+            f"'{run}' holds no run. A transcript is in what 'privfl run' leaves, and in nothing"
+            " that 'privfl gossip' or 'privfl vertical' leaves."
+        )
     wanted = None if head is None else head.strip().lower()
     if wanted is not None and (len(wanted) != 64 or set(wanted) - set("0123456789abcdef")):
         raise ConfigError(f"head is a SHA-256 of 64 hex digits, and is '{head}'.")

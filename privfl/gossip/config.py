@@ -134,6 +134,11 @@ def gossip_scenario(config: GossipConfig) -> GossipScenario:
             "mechanism.epsilon is not solved for in gossip: give local_gaussian's"
             " noise_multiplier, and read the epsilon in the report."
         )
+    if config.run.data.root:
+        raise ConfigError(
+            f"data.root is {config.run.data.root}, samples that a server keeps for itself, and no"
+            " node of a graph is one: leave it out."
+        )
     run = assembly.scenario(config.run)
     if config.run.audit.held_out != Config().audit.held_out or config.run.audit.attacks:
         raise ConfigError("audit.attacks and audit.held_out are privfl audit's: leave them out.")
@@ -174,7 +179,7 @@ def rule_of(part: Mapping[str, Any]) -> GossipRule:
         made: GossipRule = catalog.build("rule", RULES, part)
         return made
     if part["name"] not in catalog.AGGREGATORS:
-        raise ConfigError(unknown("rule", part["name"], (*RULES, *catalog.AGGREGATORS)))
+        raise ConfigError(unknown("rule", part["name"], {*RULES, *catalog.AGGREGATORS}))
     kind = catalog.AGGREGATORS[part["name"]]
     if catalog.needs_of(kind):
         raise ConfigError(

@@ -33,7 +33,8 @@ def config_in(folder: Path) -> Path:
     if not path.is_file():
         raise ConfigError(
             f"'{folder}' holds no run: it has no config.yaml. A run folder is what 'privfl run"
-            " CONFIG.yaml --out FOLDER' leaves."
+            " CONFIG.yaml --out FOLDER' leaves; what 'privfl gossip' and 'privfl vertical' leave is"
+            " read by no other command."
         )
     return path
 

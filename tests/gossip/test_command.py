@@ -10,6 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from privfl.cli.app import made
+from privfl.config import load
 from privfl.core import ConfigError
 from privfl.gossip.config import gossip_scenario, load_gossip
 from privfl.gossip.folder import read_gossip, run_in
@@ -55,6 +56,16 @@ def test_the_command_leaves_a_folder_and_a_page_that_says_who_reads_what(tmp_pat
         write_report(out)
     again = command(out / "gossip.yaml", "--out", out)
     assert "is not empty" in str(again.exception)
+
+
+def test_a_gossip_config_given_to_run_or_sweep_is_sent_to_its_own_command():
+    with pytest.raises(ConfigError, match=r"'graph'.* 'privfl gossip CONFIG\.yaml'"):
+        load(EXAMPLES / "gossip.yaml")
+
+
+def test_samples_for_a_server_are_refused_where_there_is_none():
+    with pytest.raises(ConfigError, match=r"data\.root is 100.*leave it out"):
+        gossip_scenario(load_gossip(SMALL, ["data.root=100"]))
 
 
 def test_a_saved_config_is_the_run_again(tmp_path):

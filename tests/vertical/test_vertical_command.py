@@ -10,6 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from privfl.cli.app import made
+from privfl.config import load
 from privfl.core import ConfigError
 from privfl.vertical import VerticalMLP, vertical_config
 
@@ -50,6 +51,14 @@ def test_the_command_trains_attacks_and_writes_a_page(config, tmp_path):
     assert "this page is the owners'" in html.unescape(page)
     assert "What host/0 learns of labels" in page
     assert json.loads((out / "vertical.json").read_text())["columns"] == {"host/0": 2, "guest": 2}
+    again = CliRunner().invoke(made(words), words)
+    assert "is not empty" in str(again.exception)
+    assert (out / "report.html").read_text() == page
+
+
+def test_a_vertical_config_given_to_run_or_sweep_is_sent_to_its_own_command():
+    with pytest.raises(ConfigError, match=r"'hosts'.* 'privfl vertical CONFIG\.yaml'"):
+        load(EXAMPLES / "vertical_adult.yaml")
 
 
 @pytest.mark.parametrize("key", ["channel", "aggregator", "mechanism", "bound", "attacks"])
