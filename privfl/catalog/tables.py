@@ -70,6 +70,7 @@ CHANNELS: PluggedTable[type[Channel[Any]]] = PluggedTable(
         "plain": crypto.Plain,
         "secagg": crypto.SecAgg,
         "additive_sharing": crypto.AdditiveSharing,
+        "chain": crypto.Chain,
         "paillier": crypto.Paillier,
         "bfv": crypto.BFV,
         "ckks": crypto.CKKS,

@@ -1,5 +1,6 @@
 """Channels: how bounded updates travel, and who can read them."""
 
+from privfl.crypto.chain import Chain
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.he import BFV, CKKS, MultiPartyRLWE, OneTimeRLWE, Paillier
 from privfl.crypto.plain import Plain
@@ -10,6 +11,7 @@ __all__ = [
     "BFV",
     "CKKS",
     "AdditiveSharing",
+    "Chain",
     "FixedPoint",
     "MultiPartyRLWE",
     "OneTimeRLWE",

@@ -42,7 +42,7 @@ SMALL = {
     "paillier": {"key_bits": 512, "insecure_for_tests": True},
     "encrypted_cosine": {"projections": 4},
 }
-MORE = {"plain": 4, "secagg": 4, "additive_sharing": 4}
+MORE = {"plain": 4, "secagg": 4, "additive_sharing": 4, "chain": 4}
 """Up to how many parties a coalition has, where decoding is quick."""
 
 
