@@ -51,6 +51,11 @@ class Sampling:
         require.at_least(1, group=self.group, people=self.people or 1)
 
     @property
+    def least_rate(self) -> float:
+        """At which some client is drawn at least."""
+        return min((rate for _, rate, _ in self.classes), default=self.rate)
+
+    @property
     def expected(self) -> float:
         """How many are drawn on average."""
         if not self.classes:

@@ -128,12 +128,7 @@ class Pipeline:
             if central and self.sampling.scheme == "poisson":
                 self._refuse_unless_linear(part)
         refuse_users_over_rounds(self.releases, self.sampling)
-        refuse_personal_rates(
-            self.sampling,
-            amplified=self._amplified,
-            local=any(one.rule is None for one in self.releases.values()),
-            over=any(one.over is not None for one in self.releases.values()),
-        )
+        refuse_personal_rates(self.releases, self.sampling, amplified=self._amplified)
         if self._amplified:
             refuse_unpriced_sample(self.releases, self.neighbours, self.sampling)
         refuse_seen_presence(
@@ -156,8 +151,7 @@ class Pipeline:
     @property
     def _drawn(self) -> bool:
         """Whether there is anybody who is not drawn."""
-        least = min((rate for _, rate, _ in self.sampling.classes), default=self.sampling.rate)
-        return self.sampling.scheme in ("poisson", "fixed_size") and least < 1
+        return self.sampling.scheme in ("poisson", "fixed_size") and self.sampling.least_rate < 1
 
     @property
     def _at_several(self) -> bool:

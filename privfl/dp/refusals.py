@@ -62,7 +62,7 @@ def refuse_users_over_rounds(releases: Releases, sampling: Sampling) -> None:
         )
 
 
-def refuse_personal_rates(sampling: Sampling, *, amplified: bool, local: bool, over: bool) -> None:
+def refuse_personal_rates(releases: Releases, sampling: Sampling, *, amplified: bool) -> None:
     """Refuse rates of clients' own where they save nobody anything, or nobody knows what.
 
     Raises:
@@ -72,9 +72,9 @@ def refuse_personal_rates(sampling: Sampling, *, amplified: bool, local: bool, o
     if not sampling.classes:
         return
     why = ""
-    if local:
+    if any(one.rule is None for one in releases.values()):
         why = "every client noises its own row, and pays in full for each round that it is in"
-    elif over:
+    elif any(one.over is not None for one in releases.values()):
         why = "correlated noise is priced at one rate for everybody"
     elif sampling.group > 1:
         why = f"a user is at {sampling.group} clients, which may have several rates"
