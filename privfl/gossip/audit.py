@@ -4,6 +4,7 @@ many rounds linear algebra reads through sums.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -12,7 +13,15 @@ from itertools import chain, combinations, islice
 from privfl.core import Adversary, ConfigError, NotVisible, Rows, Total, Vector, client_party
 from privfl.gossip.gossip import Gossip, GossipRound
 from privfl.gossip.graph import GossipGraph
-from privfl.gossip.knowledge import Heard, KnowledgeMatrix, Meeting, Propagation, Trains, Unknown
+from privfl.gossip.knowledge import (
+    Heard,
+    KnowledgeMatrix,
+    Meeting,
+    Propagation,
+    Trains,
+    Unknown,
+    added,
+)
 from privfl.gossip.span import Combination, RowSpace, multipliers
 
 
@@ -83,7 +92,9 @@ def view(gossip: Gossip, rounds: Sequence[GossipRound], adversary: str) -> Gossi
             if isinstance(seen, Rows):
                 for sender, row in zip(seen.ids or (), seen.values, strict=True):
                     heard[one.number, run.node, sender] = row.double()
-            elif isinstance(seen, Total):
+            if isinstance(seen, Rows) and run.opened is not None and run.node in nodes:
+                seen = run.opened.what
+            if isinstance(seen, Total):
                 heard[one.number, run.node, None] = seen.value.double()
                 counts[one.number, run.node, None] = seen.count
     return GossipView(nodes, heard, own, counts)
@@ -104,8 +115,9 @@ def solve(gossip: Gossip, rounds: Sequence[GossipRound], seen: GossipView) -> Re
     Bellet 2024). Exact: no approximation of one round's training by another's.
 
     Raises:
-        ConfigError: the rule is not the mean, a node lied, what was sent was cut to its bound, or
-            the first round is missing: then what nodes send is no known combination.
+        ConfigError: the rule is not the mean, a node lied, what was sent was cut to its bound, the
+            first round is missing, or the view holds a sum of nobody knows whom: then what nodes
+            send is no known combination.
     """
     scenario = gossip.scenario
     if not scenario.rule.linear or scenario.liars:
@@ -130,15 +142,48 @@ def solve(gossip: Gossip, rounds: Sequence[GossipRound], seen: GossipView) -> Re
     numbers = {unknown: number for number, unknown in enumerate(known.unknowns)}
     rows: list[tuple[Combination, Vector]]
     rows = [({numbers[one]: Fraction(1)}, seen.own[one]) for one in seen.own if one in numbers]
-    rows += [(known.told[heard], value) for heard, value in seen.heard.items()]
-    solved = [numbers[one] for one in known.solved(seen.nodes)]
+    rows += [
+        (_combined(gossip, rounds, seen, known, heard), value)
+        for heard, value in seen.heard.items()
+    ]
+    others = [number for one, number in numbers.items() if one[0] not in seen.nodes]
     values: dict[Unknown, Vector] = {}
     lengthened: dict[Unknown, float] = {}
-    for number, by in multipliers([combination for combination, _ in rows], solved).items():
+    for number, by in multipliers([combination for combination, _ in rows], others).items():
         parts = [float(times) * rows[position][1] for position, times in by.items()]
         values[known.unknowns[number]] = sum(parts[1:], parts[0])
         lengthened[known.unknowns[number]] = float(sum(abs(times) for times in by.values()))
     return Recovered(values, lengthened)
+
+
+def _combined(
+    gossip: Gossip,
+    rounds: Sequence[GossipRound],
+    seen: GossipView,
+    known: KnowledgeMatrix,
+    heard: Heard,
+) -> Combination:
+    """What a value of a view is made of: also a row that colluders read out of a sum, and mail of
+    a run whose own server fell silent before it opened it.
+    """
+    if heard in known.told:
+        return known.told[heard]
+    number, node, sender = heard
+    if sender is not None:
+        return known.changes[heard]
+    one, graph, count = rounds[number], gossip.scenario.graph, seen.counts[heard]
+    until = {k: one.silent.get(k, math.inf) for k in graph.neighbours[node]}
+    longest = sorted((k for k in until if until[k] > 0), key=lambda k: -until[k])
+    inside = longest[:count]
+    if len(inside) < count or any(until[k] == until[inside[-1]] for k in longest[count:]):
+        raise ConfigError(
+            f"node {node} was silent before it opened its sum of {count} in round {number}, and who"
+            " is in it is not known: leave that round out, or view other nodes."
+        )
+    total: Combination = {}
+    for k in inside:
+        total = added(total, known.changes[number, node, k], graph.weight(node, k))
+    return total
 
 
 def meeting_of(one: GossipRound) -> Meeting:

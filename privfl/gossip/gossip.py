@@ -212,16 +212,17 @@ class Gossip:
         mechanism, noise = self.scenario.mechanism, self.scenario.noise.at(number)
         if mechanism is None:
             return
-        _, event = mechanism.share(torch.zeros(self.start.numel()), self._moved, self._n, noise)
+        moved = self._moved(number)
+        _, event = mechanism.share(torch.zeros(self.start.numel()), moved, self._n, noise)
         if event is None:
             return
         once = NoisySteps(event, Sampling("all", 1.0, self._n), repeatable=noise.repeatable)
         who = Neighbours("client", "replace_one")
         self._journal.enter(stepped(number, (once,), who, against="server_and_clients"))
 
-    @property
-    def _moved(self) -> Sensitivity:
-        return Sensitivity(2 * self.scenario.bound.l2)
+    def _moved(self, number: int) -> Sensitivity:
+        """By how much a node's data move its training in a round, whose clip may be its own."""
+        return Sensitivity(2 * self.scenario.bound.at(number).l2)
 
     def _train(
         self, state: GossipState, awake: list[int], incidents: list[str]
@@ -251,7 +252,7 @@ class Gossip:
                 except BadUpdate as bad:
                     incidents.append(f"node {node} trained nothing: {bad}")
             if scenario.mechanism is not None:  # a node whose training failed sends noise as well
-                delta = scenario.mechanism.share(delta, self._moved, self._n, noise)[0]
+                delta = scenario.mechanism.share(delta, self._moved(number), self._n, noise)[0]
             trained[node] = delta.double()
         return trained, tuple(losses)
 

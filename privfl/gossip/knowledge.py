@@ -42,7 +42,8 @@ class Meeting:
 @dataclass
 class Propagation:
     """The rounds of gossip with the mean, computed on combinations of unknowns in the place of
-    values. The start is public, so it is nothing.
+    values. The start is public, so it is nothing. ``changes`` collects what every node had for each
+    neighbour, whether it got through or not.
     """
 
     graph: GossipGraph
@@ -55,6 +56,7 @@ class Propagation:
         self._models: list[Combination] = [{} for _ in range(self.graph.n)]
         self._sent: dict[tuple[int, int], Combination] = {}
         self._round = 0
+        self.changes: dict[Heard, Combination] = {}
 
     def number(self, unknown: Unknown) -> int:
         """The number of an unknown in combinations."""
@@ -74,10 +76,13 @@ class Propagation:
                     half[i] = added(half[i], {self.number((i, now)): Fraction(1)})
         told: dict[Heard, Combination] = {}
         before = dict(self._sent)
+        for i, neighbours in enumerate(graph.neighbours):
+            for k in neighbours:
+                self.changes[now, i, k] = added(half[k], before.get((k, i), {}), Fraction(-1))
         for i, through in meeting.through.items():
             total: Combination = {}
             for k in through:
-                change = added(half[k], before.get((k, i), {}), Fraction(-1))
+                change = self.changes[now, i, k]
                 told[now, i, k] = change
                 total = added(total, change, graph.weight(i, k))
                 self._sent[k, i] = half[k]
@@ -117,11 +122,13 @@ def added(one: Combination, other: Combination, times: Fraction = Fraction(1)) -
 @dataclass(frozen=True)
 class KnowledgeMatrix:
     """All that nodes are told in some rounds, and what follows from it for those that tell each
-    other everything.
+    other everything. ``changes`` are the single rows (round, receiver, sender) that were on their
+    way, which some read who were told sums, or whose own run ended early.
     """
 
     unknowns: tuple[Unknown, ...]
     told: Mapping[Heard, Combination] = field(repr=False)
+    changes: Mapping[Heard, Combination] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -138,7 +145,7 @@ class KnowledgeMatrix:
         told: dict[Heard, Combination] = {}
         for meeting in meetings:
             told |= rounds.play(meeting)
-        return cls(tuple(rounds.unknowns), told)
+        return cls(tuple(rounds.unknowns), told, rounds.changes)
 
     def heard_by(self, coalition: Collection[int]) -> Mapping[Heard, Combination]:
         """What these nodes were told."""

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from privfl.aggregators.base import ToleratesByzantine
-from privfl.core import ConfigError, Rows, Rule, RuleWithMemory, Vector, require
+from privfl.core import ConfigError, Rows, Rule, RuleWithMemory, TooManyByzantine, Vector, require
 from privfl.gossip.graph import GossipGraph
 
 OwnLoss: TypeAlias = Callable[[Vector], float]
@@ -240,7 +240,8 @@ class Screened:
             self.rule.max_byzantine(graph.degree(node) + 1)
 
     def __call__(self, rows: Rows, loss: OwnLoss) -> Vector:
-        """What the rule makes of the rows and of zero [d].
+        """What the rule makes of the rows and of zero [d]; no move where too few spoke for the
+        liars that it tolerates.
 
         Raises:
             ConfigError: as the class.
@@ -248,4 +249,7 @@ class Screened:
         own: Float[Tensor, "1 d"] = rows.values.new_zeros(1, rows.d)
         if self.rule.remembers:
             raise ConfigError("a rule that remembers was refused when this was made.")
-        return self.rule(Rows(torch.cat([own, rows.values]), torch.ones(rows.n + 1)))
+        try:
+            return self.rule(Rows(torch.cat([own, rows.values]), torch.ones(rows.n + 1)))
+        except TooManyByzantine:  # of neighbours that are away, or whose rows were refused
+            return rows.values.new_zeros(rows.d)

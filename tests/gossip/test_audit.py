@@ -280,3 +280,24 @@ def test_a_receiver_that_denies_what_arrived_is_told_a_whole_model_and_a_bound_k
         whole = state.models[victim] + one.trained[victim] - start.models[victim]
         assert bool((guess - whole).norm() < 0.15 * whole.norm()) == near
         assert near or guess.norm() < 5 * bound
+
+
+def test_rows_that_colluders_read_out_of_a_sum_are_solved_with(on):
+    """Who keeps a round's secrets opens single rows with fewer nodes than linear algebra needs."""
+    graph = GossipGraph.complete(8)
+    channel = SecAgg(forward_secrecy=False)
+    gossip, rounds = kept(on(graph, samples=4, channel=channel, message_bound=8.0), 1)
+    found = solve(gossip, rounds, view(gossip, rounds, colluders(*range(5))))
+    assert sorted(found.values) == [(5, 0), (6, 0), (7, 0)]
+    for (node, number), value in found.values.items():
+        assert (value - rounds[number].trained[node]).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("parts", [{}, {"channel": SecAgg(fidelity="ideal"), "message_bound": 8.0}])
+def test_mail_of_a_node_that_fell_silent_before_it_opened_its_run_is_solved_with(on, parts):
+    graph = GossipGraph.complete(5)
+    gossip, rounds = kept(on(graph, samples=4, **parts), 2, silent={1: {2: 2 if parts else 1}})
+    assert rounds[1].runs[2].opened is None
+    seen = view(gossip, rounds, "node/2")
+    assert any(heard[:2] == (1, 2) for heard in seen.heard)
+    solve(gossip, rounds, seen)

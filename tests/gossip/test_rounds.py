@@ -11,7 +11,7 @@ from privfl.aggregators import FLTrust, Mean, Median, TrimmedMean
 from privfl.attacks import ALIE, AGRTailored, Dissensus, LabelFlip
 from privfl.core import ConfigError, Rows, SeededNoise
 from privfl.crypto import CKKS, Plain, SecAgg
-from privfl.dp import Clip, Gaussian, LocalGaussian, NoBound, spend
+from privfl.dp import Clip, Gaussian, LocalGaussian, NoBound, PerRound, ScheduledClip, spend
 from privfl.engine import Attacker, Engine, Scenario
 from privfl.gossip import (
     UBAR,
@@ -298,3 +298,21 @@ def test_secure_sums_also_with_signed_mail_and_against_lying_servers(on, parts):
     assert not rounds[0].incidents
     moved = states[1].models.mean(dim=0) - states[0].models.mean(dim=0)
     assert (moved - rounds[0].trained.mean(dim=0)).abs().max() < 1e-5
+
+
+def test_noise_follows_the_clip_of_its_round_also_where_that_grows(on):
+    """A node's training may move by twice that round's clip, so the noise is a multiple of it."""
+    bound = ScheduledClip(1.0, PerRound((1.0, 50.0)))
+    noise = LocalGaussian(noise_multiplier=3.0)
+    _, _, rounds = played(on(GossipGraph.ring(5), bound=bound, mechanism=noise), rounds=2)
+    assert 4 < float(rounds[0].trained.std()) < 8
+    assert 200 < float(rounds[1].trained.std()) < 400
+
+
+def test_a_liar_whose_row_is_refused_ends_no_run_of_a_rule_that_then_has_too_few(on):
+    liar = Attacker("not finite", Dissensus(1e300), frozenset({0}))
+    graph = GossipGraph.regular(8, 4)
+    parts = {"rule": Screened(TrimmedMean(2)), "attackers": [liar]}
+    _, states, rounds = played(on(graph, **parts), rounds=1)
+    for i in graph.neighbours[0]:
+        assert torch.equal(states[1].models[i], states[0].models[i] + rounds[0].trained[i])
