@@ -77,7 +77,7 @@ def models_line(told: Sequence[OwnModels]) -> str:
     )
     return (
         '<div class="line"><div class="asset">other models</div><div><span class="badge">'
-        f"{'stopped' if all(one.refused for one in told) else 'sent'}</span></div>"
+        f"{'stopped' if all(one.stopped for one in told) else 'sent'}</span></div>"
         f'<div class="spans">A server that sends models of its own. {html.escape(said)}.</div>'
         "</div>"
     )

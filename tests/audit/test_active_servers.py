@@ -10,6 +10,8 @@ from benchmarks.privacy_attacks.nulls import found
 from privfl import Federation
 from privfl.attacks import LossThreshold
 from privfl.audit import Attacks, audit, card, record
+from privfl.audit.intervals import Figure
+from privfl.audit.own_models import OwnModels, models_line
 from privfl.audit.page.top import layer_card
 
 BASE = {
@@ -73,6 +75,13 @@ def test_the_card_and_the_record_say_which_layers_stop_it(report):
     (line,) = [one for one in record(report)["card"] if one["layer"] == "in clear"][1:2]
     assert line["asset"] == "membership"
     assert line["threat"]["letter"] in ("D", "G")
+
+
+def test_a_client_that_drops_out_makes_no_server_stopped():
+    area = Figure(0.6, 0.5, 0.7)
+    one = OwnModels("plain", "all", 6, refused=(2,), why="client/2 dropped out", active=area)
+    assert one.words.startswith("not stopped")
+    assert ">stopped<" not in models_line([one])
 
 
 def test_a_model_that_cannot_be_pushed_ends_no_audit_and_is_said_to_be_undone():

@@ -10,7 +10,7 @@ from privfl.audit import Attacks, audit, card
 
 BASE = {
     "data": {"name": "digits", "clients": 6, "partition": {"name": "dirichlet", "alpha": 1.0}},
-    "model": {"name": "mlp", "hidden": [24]},
+    "model": {"name": "mlp", "hidden": [12]},
     "training": {"name": "sgd", "lr": 0.3, "epochs": 2, "batch_size": 16},
     "rounds": 2,
     "bound": {"name": "clip", "l2": 1.0},
@@ -19,6 +19,7 @@ BASE = {
 SUMMED = {"channel": {"name": "secagg", "fidelity": "ideal"}}
 NOISE = {
     **SUMMED,
+    "rounds": 1,
     "noise_seed": 0,
     "mechanism": {"name": "distributed_discrete_gaussian", "noise_multiplier": 5.0},
     "training": {**BASE["training"], "weighting": "uniform"},
@@ -83,9 +84,7 @@ def test_what_clients_are_like_decides_nothing():
 
 
 def test_intervals_hold_the_null_where_only_strangers_data_took_part():
-    """Of four nominal 95 % intervals under two hold with a chance of 5e-4; the benchmark plays
-    200.
-    """
-    runs = [found(seed, ["presence"]) for seed in range(4)]
+    """Of two nominal 95 % intervals none holds with a chance of .0025; the benchmark plays 200."""
+    runs = [found(seed, ["presence"]) for seed in range(2)]
     for attack in runs[0]:
-        assert sum(run[attack] for run in runs) >= 2, attack
+        assert any(run[attack] for run in runs), attack

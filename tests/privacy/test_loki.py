@@ -24,7 +24,6 @@ LOW, HIGH = -0.3053 / 0.3761, (1 - 0.3053) / 0.3761
 ATTACK = Loki((1, 8, 8), clients=tuple(range(N)), bins=BINS, outputs=64)
 BINDING = {
     "secagg": SecAgg(bits=24),
-    "secagg, ideal": SecAgg(fidelity="ideal", bits=24),
     "additive_sharing": AdditiveSharing(bits=24),
 }
 
