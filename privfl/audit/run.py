@@ -31,7 +31,17 @@ from privfl.audit.own_models import OwnModels
 from privfl.audit.rehearsal import divide, rehearse, views_of
 from privfl.audit.shadows import FederatedShadows, Shadows
 from privfl.audit.threats import ThreatModel, threat_model
-from privfl.core import BUFFERS, ConfigError, Dataset, Loss, NotVisible, RoundPlan, require
+from privfl.core import (
+    BUFFERS,
+    ClientId,
+    ConfigError,
+    Dataset,
+    Loss,
+    NotVisible,
+    RoundFailed,
+    RoundPlan,
+    require,
+)
 from privfl.engine import Scenario, forward_in
 from privfl.federation import Federation, Run
 from privfl.training import LocalSGD, Method, WithStatistics, plain
@@ -123,6 +133,7 @@ def audit(
         probe = [attack for attack in probe if not isinstance(attack, LabelCounts)]
     told_by_liars: list[LieFinding] = []
     models: list[OwnModels] = []
+    sizes: dict[str, int] = {}
     for layer, federation in named.items():
         scenario = federation.scenario
         work = scenario.workload
@@ -130,10 +141,10 @@ def audit(
         start = work.model.read()
         ground = divide(scenario, held_out, seed)
         knows = _knowledge(scenario, ground.auxiliary, seed)
-        small = {client: index[:probe_samples] for client, index in ground.members.items()}
         tell(progress, f"{layer}: probe")
         notes.told.clear()
-        probed = rehearse(federation, small, rounds=1)
+        small, probed = _probed(federation, ground.members, probe_samples)
+        sizes[layer] = max(map(len, small.values()))
         for adversary in asked:
             views = views_of(probed, adversary)
             if not isinstance(views, str):
@@ -188,7 +199,7 @@ def audit(
     told = {
         "split": f"{held_out:.0%} of every client's samples were held out of training",
         "seed": str(seed),
-        "probe": f"one round, {probe_samples} sample(s) a client",
+        "probe": f"one round, {_said(sizes, probe_samples)}",
     }
     return AuditReport(
         tuple(notes.findings),
@@ -209,6 +220,30 @@ def _absent(data: Dataset) -> dict[str, str]:
     """The assets that such data do not have, each with the sentence that says why."""
     absent = {"text": _NO_TEXT} if data.x.is_floating_point() else {}
     return absent | ({"labels": _NO_LABELS} if data.y.ndim > 1 else {})
+
+
+def _probed(
+    federation: Federation, members: Mapping[ClientId, Tensor], samples: int
+) -> tuple[dict[ClientId, Tensor], Run]:
+    """The first so many samples of each client, and a round of them; two of each where no client
+    trains on one alone, as networks with BatchNorm of columns do not.
+    """
+    model = federation.scenario.workload.model
+    start = model.read()
+    small = {client: index[:samples] for client, index in members.items()}
+    try:
+        return small, rehearse(federation, small, rounds=1)
+    except RoundFailed:
+        if samples > 1:
+            raise
+    model.write(start)
+    return _probed(federation, members, 2)
+
+
+def _said(sizes: Mapping[str, int], samples: int) -> str:
+    other = [layer for layer, size in sizes.items() if size > samples]
+    more = f" (2 under {', '.join(other)}: nobody trains on one alone there)" if other else ""
+    return f"{samples} sample(s) a client{more}"
 
 
 def _knowledge(scenario: Scenario, auxiliary: Dataset, seed: int) -> Knowledge:

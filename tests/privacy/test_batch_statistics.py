@@ -219,3 +219,23 @@ def test_an_audit_reads_the_statistics_and_calls_no_such_layer_blind():
     counted = next(one for one in report.findings if one.attack.startswith("StatisticCounts"))
     assert counted.verdict == "leaks"
     assert counted.value.value > counted.baseline.value
+
+
+def test_networks_that_train_on_no_sample_alone_are_probed_with_two():
+    module = nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10)
+    )
+    parts = [DIGITS.train.take(range(i, 60, 3)) for i in range(3)]
+    training = LocalSGD(lr=0.1, plan=LocalPlan(64, steps=1))
+    fed = Federation(
+        module,
+        parts,
+        DIGITS.test,
+        rounds=1,
+        training=training,
+        buffers="averaged",
+        executor="sequential",
+    )
+    report = audit(fed, adversaries=["server"], effort="low", presence=(), lies=None)
+    assert "2 under" in report.about["probe"]
+    assert report.findings
