@@ -230,7 +230,8 @@ class Exposure:
             for node, sides in self.cuts.items()
         )
         return (
-            f"{said}.{cuts} Where nodes train in between, what they bring follows later or never."
+            f"{said}.{cuts} That is where all take part in every round; where nodes train in"
+            " between, what they bring follows later or never."
         )
 
 

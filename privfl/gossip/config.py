@@ -5,6 +5,7 @@ its own.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,9 @@ def load_gossip(
     rule = _part("rule", raw.pop("rule", "mean"))
     bound = raw.pop("message_bound", None)
     if bound is not None and (
-        isinstance(bound, bool) or not isinstance(bound, int | float) or not bound > 0
+        isinstance(bound, bool)
+        or not isinstance(bound, int | float)
+        or not 0 < bound <= sys.float_info.max
     ):
         raise ConfigError(f"message_bound is a number above 0, or none, and is {bound!r}.")
     return GossipConfig(graph, rule, bound, load(raw))
@@ -142,6 +145,11 @@ def gossip_scenario(config: GossipConfig) -> GossipScenario:
     run = assembly.scenario(config.run)
     if config.run.audit.held_out != Config().audit.held_out or config.run.audit.attacks:
         raise ConfigError("audit.attacks and audit.held_out are privfl audit's: leave them out.")
+    if config.run.audit.keep != Config().audit.keep:
+        raise ConfigError(
+            "audit.keep says what a server's run keeps of its transcripts, and gossip's command"
+            " keeps none: leave it out, and ask privfl.gossip.audit in Python."
+        )
     graph = catalog.build("graph", GRAPHS, config.graph, {"nodes": len(run.clients)})
     facts = {key: value for key, value in run.facts.items() if key != "the server reads"}
     return GossipScenario(

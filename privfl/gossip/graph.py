@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +17,9 @@ from privfl.core import ConfigError, require
 
 _TRIES = 1000
 """How many random graphs are drawn before none is taken for connected."""
+_SEEDS = 2**63 - 1
+"""The largest seed that a generator of torch takes."""
+_NODE = re.compile("[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,9 @@ class GossipGraph:
 
     @classmethod
     def complete(cls, nodes: int) -> GossipGraph:
-        """Everybody beside everybody: the mean of such a round is that of federated averaging."""
+        """Everybody beside everybody: where all take part, the mean of such a round is that of
+        federated averaging with equal weights.
+        """
         return cls(tuple(tuple(j for j in range(nodes) if j != i) for i in range(nodes)))
 
     @classmethod
@@ -92,6 +98,7 @@ class GossipGraph:
         {4}
         """
         require.within(1, nodes - 1, degree=degree)
+        require.within(0, _SEEDS, seed=seed)
         if nodes * degree % 2:
             raise ConfigError(
                 f"no graph of {nodes} nodes has {degree} neighbours at each: one of the two numbers"
@@ -115,6 +122,7 @@ class GossipGraph:
             ConfigError: a probability outside of [0, 1], or no connected graph in a thousand draws.
         """
         require.within(0, 1, p=p)
+        require.within(0, _SEEDS, seed=seed)
         pairs = torch.combinations(torch.arange(nodes), 2)
         rng = torch.Generator().manual_seed(seed)
         for _ in range(_TRIES):
@@ -144,7 +152,7 @@ class GossipGraph:
             words = line.split()
             if not words or words[0].startswith("#"):
                 continue
-            if len(words) != 2 or not all(word.isascii() and word.isdigit() for word in words):
+            if len(words) != 2 or not all(_NODE.fullmatch(word) for word in words):
                 raise ConfigError(
                     f"'{path}', line {number}: an edge is two nodes by number, as in '0 5', and"
                     f" this is '{line.strip()}'."
