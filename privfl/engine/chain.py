@@ -54,7 +54,7 @@ class BrokenChain(DataCorrupt):
         self.line, self.links, self.cut = line, links, cut
 
 
-class Chain:
+class TranscriptChain:
     """The file ``transcript.jsonl`` of a run folder, as its one writer has it.
 
     The first line has a random salt: the head is a commitment to everything behind it, and says

@@ -22,9 +22,9 @@ from privfl.core import Charge, ConfigError, DataCorrupt, Ledger, Transcript, Ve
 from privfl.engine import checkpoint
 from privfl.engine.chain import (
     TRANSCRIPT,
-    Chain,
     Growing,
     Kind,
+    TranscriptChain,
     facts_of_round,
     read_chain,
     whole_of,
@@ -87,7 +87,7 @@ class RunFolder:
         self._lock: IO[bytes] | None = None
         self._about: Mapping[str, Any] = {}
         self._logged, self._log_hash = 0, hashlib.sha256()
-        self.chain = Chain(path / TRANSCRIPT)
+        self.chain = TranscriptChain(path / TRANSCRIPT)
         self._spent = Growing(path / JOURNAL)
         self._step: Path | None = None
 
@@ -296,7 +296,7 @@ class RunFolder:
         write_atomically(self.path / SUMMARY_DRAFT, json.dumps(dict(summary), indent=1))
 
     def end(self, state: RunState) -> None:
-        """Chain what the run left at its end."""
+        """TranscriptChain what the run left at its end."""
         public = self.path / PUBLIC
         left = [self.path / name for name in AT_THE_END if name != SUMMARY]
         left += sorted(path for path in public.rglob("*") if path.is_file())

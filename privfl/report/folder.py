@@ -12,7 +12,7 @@ from privfl.engine.files import write_atomically
 from privfl.engine.folder import CONFIG, JOURNAL
 from privfl.engine.records import RoundRecord
 from privfl.report.honest import honest_rounds
-from privfl.report.kept import as_written, damaged, object_in, rounds_in
+from privfl.report.kept import as_written, damaged, list_in, object_in, rounds_in
 from privfl.report.page import page_of
 from privfl.report.plots import PLOTS
 from privfl.report.public import public_page
@@ -66,7 +66,7 @@ def read_records(folder: Path) -> tuple[list[RoundRecord], dict[str, Any]]:
     if done.exists() and "accuracy" not in summary:
         raise damaged(done, "it lacks 'accuracy', and every run that ended has one")
     if audited.exists():
-        summary["dp audit"] = object_in(audited)
+        summary["dp audit"] = list_in(audited)
     return records, summary
 
 

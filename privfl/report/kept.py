@@ -45,14 +45,29 @@ def object_in(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read, or is none.
     """
+    held: dict[str, Any] = _json_in(path, dict)
+    return held
+
+
+def list_in(path: Path) -> list[Any]:
+    """The JSON array in a file.
+
+    Raises:
+        ConfigError: it cannot be read, or is none.
+    """
+    held: list[Any] = _json_in(path, list)
+    return held
+
+
+def _json_in(path: Path, kind: type) -> Any:
     try:
         held = json.loads(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"cannot read '{path}': {error.strerror or error}.") from None
     except (ValueError, RecursionError):
         raise damaged(path, "it is no JSON") from None
-    if not isinstance(held, dict):
-        raise damaged(path, f"it holds a {type(held).__name__}, and an object is expected")
+    if not isinstance(held, kind):
+        raise damaged(path, f"it holds a {type(held).__name__}, and a {kind.__name__} is expected")
     return held
 
 

@@ -31,7 +31,7 @@ from privfl.core import View
 from privfl.core.field_values import field_values
 from privfl.testing.building import Subject, checks_of
 from privfl.testing.check import Broken, Check, expect, run_all
-from privfl.testing.inference_world import SEES, World, worlds
+from privfl.testing.inference_world import SEES, World, rare_worlds, worlds
 
 
 def check_inference_attack(attack: Any) -> None:
@@ -136,23 +136,34 @@ def _lacks(attack: Any) -> None:
             _run(attack, views, recipe, f"{world.name}, {sees} read and the recipe known")
 
 
+def _asked(attack: Any, world: World) -> Iterator[tuple[tuple[View, ...], Result, str]]:
+    """What an attack says of a world to everybody, and who that is."""
+    for sees in SEES:
+        where, views = f"{world.name}, {sees} read", world.views(sees)
+        yield views, _run(attack, views, world.knowledge(), where), where
+
+
 def _answered(attack: Any) -> Iterator[tuple[World, tuple[View, ...], Result]]:
     """All rounds on which the attack answers, with its answers.
 
     Raises:
         Broken: there is none, or one on which it fails.
     """
-    reasons = []
+    reasons, answers = [], 0
     for world in worlds():
-        for sees in SEES:
-            views = world.views(sees)
-            result = _run(attack, views, world.knowledge(), f"{world.name}, {sees} read")
+        for views, result, where in _asked(attack, world):
             if isinstance(result, NotApplicable):
-                reasons.append(f"{world.name}, {sees} read: {result.reason}")
+                reasons.append(f"{where}: {result.reason}")
             else:
+                answers += 1
+                yield world, views, result
+    for world in () if answers else rare_worlds():
+        for views, result, _ in _asked(attack, world):
+            if not isinstance(result, NotApplicable):
+                answers += 1
                 yield world, views, result
     expect(
-        len(reasons) < len(SEES) * len(list(worlds())),
+        answers > 0,
         f"it answers nobody ({' '.join(reasons)})",
         "answer an adversary who reads every row and knows the recipe, samples and labels",
     )

@@ -5,7 +5,7 @@ they may know beside it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from privfl.attacks import Forward, Knowledge
-from privfl.core import Dataset, FlatModel, RoundPlan, Rows, Total, Vector, View
+from privfl.core import BUFFERS, Dataset, FlatModel, RoundPlan, Rows, Total, Vector, View
 from privfl.models import transformer
 
 CLIENTS, EACH, LR = (0, 2, 5, 7), 6, 0.1
@@ -34,11 +34,13 @@ SEES: tuple[Sees, ...] = ("rows", "groups", "sum", "nothing")
 class World:
     """Data, a model for it, and one gradient step on all of a client's samples as training.
 
-    As a `Trainer`, it trains an adversary's shadows.
+    As a `Trainer`, it trains an adversary's shadows. With ``statistics`` the network has BatchNorm,
+    and clients send the change of its running statistics as a part of its own.
     """
 
     name: str
     data: Dataset
+    statistics: bool = False
 
     def model(self) -> FlatModel:
         """The model at its start: one hidden layer for images, a small transformer for text."""
@@ -47,7 +49,8 @@ class World:
             torch.default_generator.manual_seed(0)
             if text:
                 return FlatModel(transformer((5,), TOKENS, width=36, heads=2))
-            layers = (nn.Flatten(), nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, CLASSES))
+            norm = (nn.BatchNorm1d(48),) if self.statistics else ()
+            layers = (nn.Flatten(), nn.Linear(64, 48), *norm, nn.ReLU(), nn.Linear(48, CLASSES))
             return FlatModel(nn.Sequential(*layers))
 
     def forward(self) -> Forward:
@@ -59,15 +62,21 @@ class World:
             low, high = (float(x.min()),), (float(x.max()),)
         shape = tuple(x.shape[1:])
         module = self.model().module
-        return Forward(module, _loss, shape, self.data.classes, LR, low, high, steps=1)
+        plain = Forward(module, _loss, shape, self.data.classes, LR, low, high, steps=1)
+        return replace(plain, buffers="averaged") if self.statistics else plain
 
     def step(self, start: Vector, held: Dataset) -> Vector:
         """The change [d] of a model on some data."""
+        return self._stepped(start, held)[0]
+
+    def _stepped(self, start: Vector, held: Dataset) -> tuple[Vector, Vector]:
+        """The change [d] of a model on some data, and that of its running statistics [s]."""
         model = self.model()
         model.write(start)
+        began = model.state.clone()
         torch.autograd.backward(_loss(model.module, held.x, held.y))
         change: Vector = -LR * model.grad
-        return change
+        return change, model.state - began
 
     def __call__(
         self,
@@ -87,10 +96,11 @@ class World:
         weights, before = torch.full((len(CLIENTS),), float(EACH)), self.model().read()
         seen = []
         for number, groups in enumerate(PAIRS):
-            rows = torch.stack([self.step(before, own) for own in held])
+            stepped = [self._stepped(before, own) for own in held]
+            rows, moved = (torch.stack(of) for of in zip(*stepped, strict=True))
             total = Total(weights @ rows, float(weights.sum()), len(CLIENTS))
             after = before + total.mean()
-            opened: Mapping[str, Rows | Total] = {}
+            opened: dict[str, Rows | Total] = {}
             told: Mapping[str, Tensor] = {}
             if sees == "rows":
                 opened = {"delta": Rows(rows, weights, CLIENTS)}
@@ -105,7 +115,12 @@ class World:
                 opened = {"delta": total}
             who = "client/2" if sees == "nothing" else "server"
             plan = RoundPlan(number, CLIENTS, len(before), l2=float("inf"))
-            seen.append(View(who, plan, before, after, opened, told))
+            if self.statistics and sees == "rows":
+                opened[BUFFERS] = Rows(moved, weights, CLIENTS)
+            elif self.statistics and sees == "sum":
+                opened[BUFFERS] = Total(weights @ moved, float(weights.sum()), len(CLIENTS))
+            beside = {BUFFERS: self.model().state} if self.statistics else {}
+            seen.append(View(who, plan, before, after, opened, told, extra=beside))
             before = after
         return tuple(seen)
 
@@ -141,3 +156,9 @@ def worlds() -> Iterator[World]:
 def _loss(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy of logits [n, ..., classes] with labels [n, ...]."""
     return functional.cross_entropy(module(x).flatten(0, -2), y.flatten())
+
+
+def rare_worlds() -> Iterator[World]:
+    """What few attacks ask for: images for a network whose clients send running statistics."""
+    images = next(worlds())
+    yield World("images and running statistics", images.data, statistics=True)

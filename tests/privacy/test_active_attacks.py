@@ -28,7 +28,7 @@ from privfl.attacks import (
 )
 from privfl.audit.score import membership, pictures
 from privfl.config import AuditConfig
-from privfl.core import Dataset, LocalPlan, RoundPlan, Rows, View
+from privfl.core import BUFFERS, Dataset, FlatModel, LocalPlan, RoundPlan, Rows, View
 from privfl.crypto import SecAgg
 from privfl.data import load
 from privfl.dp import Clip
@@ -193,7 +193,7 @@ def test_several_seeds_that_agree_recover_a_sample_and_its_label(digits):
 
 
 def test_what_batch_normalisation_remembers_pulls_the_guess_towards_it(digits):
-    """A view built by hand: federated averaging itself refuses layers with running statistics."""
+    """A view built by hand, of statistics that are broadcast and whose change nobody reads."""
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(1, 4, 3, 1, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10)
@@ -209,9 +209,8 @@ def test_what_batch_normalisation_remembers_pulls_the_guess_towards_it(digits):
     )
     start = torch.cat([p.detach().flatten() for p in leaves])
     rows = Rows(-0.1 * gradient[None], torch.ones(1), (0,))
-    view = View(
-        "server", RoundPlan(0, (0,), len(start), float("inf")), start, start, {"delta": rows}
-    )
+    plan, held = RoundPlan(0, (0,), len(start), float("inf")), {BUFFERS: FlatModel(net).state}
+    view = View("server", plan, start, start, {"delta": rows}, extra=held)
     knows = Knowledge(forward=recipe(net, FedSGD(lr=0.1)))
     strong, none = (
         GradInversion(iterations=60, seeds=1, statistics=s).run(view, knows) for s in (1.0, 0.0)

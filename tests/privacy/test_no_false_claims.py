@@ -302,7 +302,8 @@ def test_charges_and_releases_are_made_where_they_are_priced_and_nowhere_else():
         and node.func.id in ("Charge", "Released")
     }
     rounds = {("dp/pipeline.py", "Charge"), ("dp/pipeline.py", "Released")}
-    assert makers == {*rounds, ("dp/charges.py", "Charge")}
+    asked = ("dp/accounting/personal.py", "Charge")  # what a rate would cost: in nobody's ledger
+    assert makers == {*rounds, ("dp/charges.py", "Charge"), asked}
 
 
 # ---- what was sent is charged

@@ -15,7 +15,7 @@ from privfl.attacks.inference import Family, Inference, Lacking, auxiliary, reci
 from privfl.attacks.inversion.simulate import Simulator
 from privfl.attacks.knowledge import Forward, Knowledge, Trainer
 from privfl.attacks.result import PropertyScores
-from privfl.core import Dataset, Vector, View
+from privfl.core import Dataset, Examples, Vector, View
 
 _SIZES = (4, 8, 16, 32, 64, 128)
 """Numbers of samples of a client that are tried, because a black box does not tell it."""
@@ -46,6 +46,7 @@ class BlackBoxProperty(Inference):
     """
 
     family: ClassVar[Family] = "property"
+    examples: ClassVar[Examples] = {"": {"shadows": 6}}
     share: float = 0.3
     contrast: float = 0.0
     shadows: int = 40

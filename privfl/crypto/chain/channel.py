@@ -32,7 +32,7 @@ from privfl.core import (
 from privfl.crypto.chain.guarantee import chain_guarantee
 from privfl.crypto.chain.members import ChainClient, ChainServer
 from privfl.crypto.chain.parameters import ChainSettings
-from privfl.crypto.chain.view import Own, decode
+from privfl.crypto.chain.view import OwnSums, decode
 from privfl.crypto.primitives import Words, backend
 
 
@@ -142,4 +142,4 @@ class Chain(ChainSettings):
                 keys[who] = member.identity
                 for part in member.seeds.values():
                     seeds |= part
-        return decode(self.code, received, Own(keys, seeds, added), backend(self.backend))
+        return decode(self.code, received, OwnSums(keys, seeds, added), backend(self.backend))

@@ -30,7 +30,7 @@ from privfl.crypto import lies
 from privfl.crypto.chain.client import ChainClientParty
 from privfl.crypto.chain.parameters import FORMAT, HERE
 from privfl.crypto.chain.server import ChainServerParty
-from privfl.crypto.chain.view import Own, decode
+from privfl.crypto.chain.view import OwnSums, decode
 from privfl.crypto.primitives import Words, backend
 from privfl.crypto.primitives.fields import Malformed
 
@@ -98,7 +98,7 @@ class _Between(KeepsSecrets):
             for who, party in self.honest.items()
             if isinstance(party, ChainClientParty | ChainServerParty)
         }
-        own = Own(keys, {now.tag: server.seed}, {now.tag: self.added})
+        own = OwnSums(keys, {now.tag: server.seed}, {now.tag: self.added})
         mail = {who: note.mail for who, note in self.notes.items()}
         found = decode(now.code, mail, own, backend(now.library_name))
         if not isinstance(found, Rows) or found.ids is None:

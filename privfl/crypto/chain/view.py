@@ -39,7 +39,7 @@ from privfl.crypto.sharing.view import rows_of
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Own:
+class OwnSums:
     """What a coalition has of its own: keys by party, the server's seeds by round, and by round and
     client its place and what it added.
     """
@@ -82,7 +82,9 @@ class _Known:
                 self.sums.setdefault(before, self.sums[place] - added[place])
 
 
-def decode(code: FixedPoint, received: Received, own: Own, library: Backend) -> Rows | Total | None:
+def decode(
+    code: FixedPoint, received: Received, own: OwnSums, library: Backend
+) -> Rows | Total | None:
     """What a coalition can compute: the row of every client before and after which it knows the
     sum; the total where it knows the first client's seed and the last one's sum.
 
@@ -145,7 +147,7 @@ def _mask_of(
     code: FixedPoint,
     now: _Round,
     received: Received,
-    own: Own,
+    own: OwnSums,
     known: _Known,
     library: Backend,
 ) -> None:
