@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -83,11 +84,11 @@ def seats(ball: Ball) -> Mapping[str, Perturbation | None]:
     }
 
 
-def trained(setting: Setting, data: Split, seat: Perturbation | None, **more: object) -> nn.Module:
+def trained(setting: Setting, data: Split, seat: Perturbation | None, **more: Any) -> nn.Module:
     """A federation's last model."""
     parts = [data.train.take(range(i, setting.train, CLIENTS)) for i in range(CLIENTS)]
     replays = seat.replays if isinstance(seat, FreeAdversarial) else 1
-    method = LocalSGD(lr=setting.lr, plan=LocalPlan(32), adversarial=seat, **more)  # type: ignore[arg-type]
+    method = LocalSGD(lr=setting.lr, plan=LocalPlan(32), adversarial=seat, **more)
     made = Federation(
         setting.model(),
         parts,

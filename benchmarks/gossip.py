@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import torch
 
@@ -47,7 +48,7 @@ ATTACKS: dict[str, Attack | None] = {
 }
 
 
-def scenario(graph: GossipGraph, seed: int, **parts: object) -> GossipScenario:
+def scenario(graph: GossipGraph, seed: int, **parts: Any) -> GossipScenario:
     """Digits on a graph."""
     split = load("digits")
     dealt = Dirichlet(alpha=0.5)(split.train, graph.n, torch.Generator().manual_seed(seed))
@@ -55,8 +56,8 @@ def scenario(graph: GossipGraph, seed: int, **parts: object) -> GossipScenario:
     method = LocalSGD(lr=0.5, plan=LocalPlan(32, epochs=1), weighting="uniform")
     train: Dataset = split.train
     workload = Workload(FlatModel(net), cross_entropy, method, train)
-    given: dict[str, object] = {"rounds": 15, "bound": Clip(2.0), "seed": seed, **parts}
-    return GossipScenario(workload, dict(enumerate(dealt)), split.test, graph, **given)  # type: ignore[arg-type]
+    given: dict[str, Any] = {"rounds": 15, "bound": Clip(2.0), "seed": seed, **parts}
+    return GossipScenario(workload, dict(enumerate(dealt)), split.test, graph, **given)
 
 
 def liars(quick: bool) -> Iterator[Row]:

@@ -21,7 +21,7 @@ from privfl import Federation
 from privfl.attacks import GradInversion, Knowledge, LabelCounts, StatisticCounts
 from privfl.audit.score import pictures
 from privfl.config import AuditConfig
-from privfl.core import Dataset, FlatModel, LocalPlan, View
+from privfl.core import Dataset, FlatModel, LocalPlan, Rows, View
 from privfl.data import load
 from privfl.models import initialised, resnet20
 from privfl.training import LocalSGD
@@ -142,8 +142,10 @@ def _theirs(
     meta = OmegaConf.create({**public, "mean": list(middle), "std": list(spread)})
     model = FlatModel(network(seed))
     model.write(view.before)
-    start, moved = view.extra["buffers"], view.opened["buffers"].values[0]  # type: ignore[union-attr]
-    model.write_state(start + moved / 0.1)  # the batch's own
+    sent = view.opened["buffers"]
+    if not isinstance(sent, Rows):
+        raise SystemExit("statistics: the plain channel opened no rows of statistics.")
+    model.write_state(view.extra["buffers"] + sent.values[0] / 0.1)  # the batch's own
     parameters = [leaf.detach().clone() for leaf in model.module.parameters()]
     pieces = torch.split(-view.rows.values[0] / LR, [leaf.numel() for leaf in parameters])
     gradients = [p.view(leaf.shape).clone() for p, leaf in zip(pieces, parameters, strict=True)]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from privfl.core import NotVisible, Outcome, PartyId
 from privfl.data import Holding
-from privfl.vertical.message import Batch, opened
+from privfl.vertical.message import Batch, Kind, opened
 from privfl.vertical.parties import GUEST
 
 
@@ -64,11 +64,8 @@ class HostView:
         Raises:
             NotVisible: it got no gradients.
         """
-        found = [
-            (one, opened(one.batch, "gradients", width, mail[GUEST]))
-            for one in played
-            if one.batch.training and GUEST in (mail := one.came(host))
-        ]
+        training = [one for one in played if one.batch.training]
+        found = _came(training, host, GUEST, "gradients", width)
         if not found:
             raise NotVisible(f"{host} got no gradients in what was recorded of this run.")
         rows = torch.cat([one.batch.rows for one, _ in found])
@@ -112,16 +109,23 @@ class GuestView:
         Raises:
             NotVisible: this host sent nothing.
         """
-        found = [
-            (one, opened(one.batch, "activations", width, mail[host]))
-            for one in played
-            if host in (mail := one.came(GUEST))
-        ]
+        found = _came(played, GUEST, host, "activations", width)
         if not found:
             raise NotVisible(f"{host} sent nothing in what was recorded of this run.")
         rows = torch.cat([one.batch.rows for one, _ in found])
         activations = torch.cat([values for _, values in found])
         return cls(host, holding, bottom, top, rows, _epochs(found), activations)
+
+
+def _came(
+    played: Sequence[Played], to: PartyId, sender: PartyId, kind: Kind, width: int
+) -> list[tuple[Played, Tensor]]:
+    """The batches in which such a letter came, with what it holds."""
+    return [
+        (one, opened(one.batch, kind, width, mail[sender]))
+        for one in played
+        if sender in (mail := one.came(to))
+    ]
 
 
 def _epochs(found: Sequence[tuple[Played, Tensor]]) -> Int[Tensor, " m"]:

@@ -13,6 +13,15 @@ import torch
 from torch import nn
 
 from privfl.attacks.inference import Family, Lacking, Target, Targeted, observe, recipe
+from privfl.attacks.inversion.bins import (
+    by_bin,
+    check_bins,
+    filled,
+    fitted_levels,
+    normal_levels,
+    scale_of,
+    treat_alike,
+)
 from privfl.attacks.knowledge import Knowledge
 from privfl.attacks.result import Reconstruction
 from privfl.core import (
@@ -74,18 +83,12 @@ class Imprint(Targeted):
 
     def __post_init__(self) -> None:
         require.at_least(1, inputs=self.inputs, outputs=self.outputs)
-        require.at_least(2, bins=self.bins)
-        require.positive(spread=self.spread)
-        if self.levels and len(self.levels) != self.bins:
-            raise ConfigError(f"{self.bins} bins need as many levels, and got {len(self.levels)}.")
+        check_bins(self.bins, self.spread, self.levels)
 
     def fitted(self, data: Dataset) -> Imprint:
         """The same with bins that these samples fill evenly."""
-        brightness = data.x.flatten(1).double().mean(dim=1)
-        at = (torch.arange(self.bins, dtype=torch.float64) + 0.5) / self.bins
-        return replace(
-            self, spread=float(brightness.std()), levels=tuple(brightness.quantile(at).tolist())
-        )
+        spread, levels = fitted_levels(data, self.bins)
+        return replace(self, spread=spread, levels=levels)
 
     def poison_broadcast(
         self, broadcast: Broadcast, client: ClientId, rng: torch.Generator
@@ -106,24 +109,13 @@ class Imprint(Targeted):
                 f" {len(parameters)} parameters: give the sizes of its first two linear layers."
             )
         planted = parameters.clone()
-        scale = 1 / (
-            self.bins * self.spread
-        )  # the bins' activations sum to order one, and the gradients of their rows are large
+        scale = scale_of(self.bins, self.spread)
+        levels = self.levels or normal_levels(self.bins, self.centre, self.spread)
         planted[:first] = scale / self.inputs
-        planted[first : first + self.bins] = -scale * torch.tensor(
-            self.levels or self._normal_levels()
-        )
-        W = planted[first + self.bins : first + self.bins + second].view(self.outputs, self.bins)
-        row = W[:, 0] / W[:, 0].norm().clamp(min=1e-12)
-        W.copy_(row[:, None].expand_as(W))
+        planted[first : first + self.bins] = -scale * torch.tensor(levels)
+        after = first + self.bins
+        treat_alike(planted[after : after + second].view(self.outputs, self.bins))
         return planted
-
-    def _normal_levels(self) -> list[float]:
-        at = (torch.arange(self.bins, dtype=torch.float64) + 0.5) / self.bins
-        levels: list[float] = (
-            self.centre + self.spread * math.sqrt(2) * torch.erfinv(2 * at - 1)
-        ).tolist()
-        return levels
 
     def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> Reconstruction:
         """A sample for each bin that holds something, from the first view.
@@ -137,10 +129,8 @@ class Imprint(Targeted):
         first = self.bins * self.inputs
         W = observed.delta[:first].view(self.bins, self.inputs).double()
         b = observed.delta[first : first + self.bins].double()
-        inside = torch.cat([W[:-1] - W[1:], W[-1:]])
-        weight = torch.cat([b[:-1] - b[1:], b[-1:]])
-        floor = max(1e-5 * float(weight.abs().max()), 6 * observed.noise)
-        held = (weight.abs() > floor).nonzero().squeeze(1)
+        inside, weight = by_bin(W), by_bin(b)
+        held = filled(weight, 6 * observed.noise)
         if not len(held):
             raise Lacking("no bin holds a sample: were clients sent the imprint?")
         x = (inside[held] / weight[held, None]).float()

@@ -8,10 +8,18 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from privfl.attacks.inference import Family, Inference, Lacking, recipe, summed
+from privfl.attacks.inversion.bins import (
+    by_bin,
+    check_bins,
+    filled,
+    fitted_levels,
+    normal_levels,
+    scale_of,
+    treat_alike,
+)
 from privfl.attacks.knowledge import Knowledge
 from privfl.attacks.result import ByRow, Reconstruction, Result
 from privfl.core import (
@@ -73,10 +81,7 @@ class Loki(Inference):
 
     def __post_init__(self) -> None:
         require.at_least(1, outputs=self.outputs, clients=len(self.clients))
-        require.at_least(2, bins=self.bins)
-        require.positive(spread=self.spread)
-        if self.levels and len(self.levels) != self.bins:
-            raise ConfigError(f"{self.bins} bins need as many levels, and got {len(self.levels)}.")
+        check_bins(self.bins, self.spread, self.levels)
 
     @property
     def blocks(self) -> int:
@@ -85,11 +90,8 @@ class Loki(Inference):
 
     def fitted(self, data: Dataset) -> Loki:
         """The same with bins that these samples fill evenly."""
-        brightness = data.x.flatten(1).double().mean(dim=1)
-        at = (torch.arange(self.bins, dtype=torch.float64) + 0.5) / self.bins
-        return replace(
-            self, spread=float(brightness.std()), levels=tuple(brightness.quantile(at).tolist())
-        )
+        spread, levels = fitted_levels(data, self.bins)
+        return replace(self, spread=spread, levels=levels)
 
     def poison_broadcast(
         self, broadcast: Broadcast, client: ClientId, rng: torch.Generator
@@ -118,13 +120,12 @@ class Loki(Inference):
         kernels = planted[: ends[0]].view(-1, channels)
         kernels[own : own + channels] = torch.eye(channels)
         planted[ends[0] : ends[1]][own + channels] = 1
-        scale = 1 / (self.bins * self.spread)
+        scale = scale_of(self.bins, self.spread)
         sorting = planted[ends[1] : ends[2]].view(self.bins, self.blocks, channels + 1, -1)
         sorting[:, :, :channels] = scale / (channels * height * width)
-        planted[ends[2] : ends[3]] = -scale * self._levels()
-        W = planted[ends[3] : ends[4]].view(self.outputs, self.bins)
-        row = W[:, 0] / W[:, 0].norm().clamp(min=1e-12)
-        W.copy_(row[:, None].expand_as(W))
+        levels = self.levels or normal_levels(self.bins, self.centre, self.spread)
+        planted[ends[2] : ends[3]] = -scale * torch.tensor(levels)
+        treat_alike(planted[ends[3] : ends[4]].view(self.outputs, self.bins))
         return planted
 
     def _ends(self) -> tuple[int, ...]:
@@ -139,13 +140,6 @@ class Loki(Inference):
             self.outputs * self.bins,
         )
         return tuple(sum(sizes[: at + 1]) for at in range(len(sizes)))
-
-    def _levels(self) -> Float[Tensor, " bins"]:
-        if self.levels:
-            return torch.tensor(self.levels)
-        at = (torch.arange(self.bins, dtype=torch.float64) + 0.5) / self.bins
-        quantiles = self.centre + self.spread * math.sqrt(2) * torch.erfinv(2 * at - 1)
-        return quantiles.float()
 
     def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> Result:
         """Of the first view's sum, the samples of each client that has a block: one for each of its
@@ -165,10 +159,9 @@ class Loki(Inference):
         noise = 6 * forward.local_noise / max(view.plan.n, 1) ** 0.5
         answers: list[tuple[tuple[ClientId, ...], Result]] = []
         for block, client in enumerate(self.clients):
-            inside = _by_bin(rows[:, block, :channels].flatten(1))
-            weight = _by_bin(rows[:, block, channels].mean(dim=1, keepdim=True)).squeeze(1)
-            floor = max(1e-5 * float(weight.abs().max()), noise, 1e-12)
-            held = (weight.abs() > floor).nonzero().squeeze(1)
+            inside = by_bin(rows[:, block, :channels].flatten(1))
+            weight = by_bin(rows[:, block, channels].mean(dim=1))
+            held = filled(weight, noise)
             if not len(held):
                 continue
             x = (inside[held] / weight[held, None]).float().view(-1, *self.shape)
@@ -182,11 +175,6 @@ class Loki(Inference):
         if not answers:
             raise Lacking("no client's block holds a sample: were clients sent their kernels?")
         return ByRow(type(self).__name__, view.adversary, tuple(answers))
-
-
-def _by_bin(rows: Float[Tensor, "bins q"]) -> Float[Tensor, "bins q"]:
-    """What is in each bin alone: a sample moves the rows of all bins under its own alike."""
-    return torch.cat([rows[:-1] - rows[1:], rows[-1:]])
 
 
 def alone(samples: int, bins: int) -> float:

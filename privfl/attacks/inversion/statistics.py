@@ -4,7 +4,7 @@ an update's part shows them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -102,13 +102,13 @@ def listening(norms: Sequence[Norm]) -> Iterator[Heard]:
     """Hear the statistics of every batch that goes through these layers meanwhile."""
     heard = Heard(norms, [[] for _ in norms])
 
-    def hear(at: int) -> object:
+    def hear(at: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             heard.by_layer[at].append(of_batch(layer, inputs[0]))
 
         return note
 
-    hooks = [norm.layer.register_forward_pre_hook(hear(at)) for at, norm in enumerate(norms)]  # type: ignore[arg-type]
+    hooks = [norm.layer.register_forward_pre_hook(hear(at)) for at, norm in enumerate(norms)]
     try:
         yield heard
     finally:
