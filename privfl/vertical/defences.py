@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from privfl.core import NoiseSource, OsNoise, Sensitivity, require, secret_generator
+from privfl.core import NoiseSource, OsNoise, Sensitivity, require
 from privfl.dp import RandomisedResponse
+from privfl.dp.noise import normals
 
 Gradients = Float[Tensor, "B k"]
 
@@ -75,8 +76,7 @@ class MaxNorm(Undefended):
         norms = down.norm(dim=1, keepdim=True)
         squares = (norms.max() / norms.clamp(min=1e-30)) ** 2 - 1
         stretch = squares.clamp(min=0).sqrt()
-        coins = secret_generator(self.source)
-        noise = torch.randn(norms.shape, generator=coins, dtype=down.dtype)
+        noise = normals(len(down), self.source, down.dtype)[:, None]
         return torch.where(norms > 0, down * (1 + stretch * noise), down)
 
     def describe(self) -> str:
@@ -109,9 +109,8 @@ class Isotropic(Undefended):
 
     def gradients(self, down: Gradients) -> Gradients:
         """With noise."""
-        coins = secret_generator(self.source)
         deviation = self.ratio / math.sqrt(down.shape[1]) * float(down.norm(dim=1).max())
-        return down + deviation * torch.randn(down.shape, generator=coins, dtype=down.dtype)
+        return down + deviation * normals(down.numel(), self.source, down.dtype).view(down.shape)
 
     def describe(self) -> str:
         """A heuristic."""
