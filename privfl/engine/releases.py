@@ -223,9 +223,10 @@ def adversary_of(
     ``clients`` are those of a round.
 
     Raises:
-        ConfigError: the server, where it adds the noise itself; the server and clients, where these
-            read single updates with one share of the noise; a cohort that is not seen, where noise
-            is at clients or in shares.
+        ConfigError: the server, where it adds the noise itself; clients that collude, where these
+            alone read single updates before that noise; the server and clients, where these read
+            single updates with one share of the noise; a cohort that is not seen, where noise is at
+            clients or in shares.
     """
     shares = channel.able.noise is not None
     if not (noised or shares):
@@ -237,6 +238,7 @@ def adversary_of(
                 " after it has read what the channel opens: nothing is claimed against it. Use"
                 " noise at the clients (local_gaussian) or in shares (distributed_skellam)."
             )
+        _refuse_neighbours(channel, threat.colluders, clients)
         return "model_recipients"
     if threat.sees_cohort is False:
         raise ConfigError(
@@ -270,6 +272,23 @@ def _refuse_readers(channel: Channel[Any], colluders: int, clients: int) -> None
     )
 
 
+def _refuse_neighbours(channel: Channel[Any], colluders: int, clients: int) -> None:
+    """Refuse clients that collude, where so many read a single update without the server: the noise
+    that the server adds comes after that.
+    """
+    plan = RoundPlan(0, tuple(range(max(clients, 2))), d=1, l2=1.0)
+    reader = _reader(channel, colluders, plan, alone=True)
+    if reader is not None:
+        reading = range(1, colluders + 1)
+        fewest = next(k for k in reading if _reader(channel, k, plan, alone=True) is not None)
+        raise ConfigError(
+            f"threat.colluders is {colluders}, and over {type(channel).__name__}"
+            f" {reader.describe()} read single updates before the server adds noise: nothing is"
+            " claimed against them. Use a channel that holds against them (secagg), or lower"
+            f" threat.colluders to {fewest - 1} at most."
+        )
+
+
 def _knows(channel: Channel[Any], colluders: int, plan: RoundPlan) -> str:
     """How the server with so many clients comes to know a single update with no noise but one
     share, or with none; "" where it does not.
@@ -288,11 +307,16 @@ def _knows(channel: Channel[Any], colluders: int, plan: RoundPlan) -> str:
     return ""
 
 
-def _reader(channel: Channel[Any], colluders: int, plan: RoundPlan) -> Coalition | None:
-    """A coalition of the server and so many clients that reads a single update."""
+def _reader(
+    channel: Channel[Any], colluders: int, plan: RoundPlan, *, alone: bool = False
+) -> Coalition | None:
+    """A coalition of the server and so many clients that reads a single update; ``alone``: of
+    clients without the server.
+    """
     for coalition in channel.guarantee.reads:
         acting = {party for party in coalition.parties if client_of(party) is not None}
-        if coalition.parties - acting - {"server"} or len(acting) > colluders:
+        helping = acting if alone else acting | {"server"}
+        if coalition.parties - helping or len(acting) > colluders:
             continue  # it needs a helper, or more clients, who are not in this adversary
         if coalition.some is None or (colluders and _enough(coalition.some, colluders, plan)):
             return coalition

@@ -30,7 +30,7 @@ from privfl.core import (
     Threat,
     secret_generator,
 )
-from privfl.crypto import Plain, SecAgg
+from privfl.crypto import Chain, Plain, SecAgg
 from privfl.dp import (
     Clip,
     DistributedSkellam,
@@ -286,6 +286,23 @@ def test_a_server_that_adds_the_noise_itself_gets_no_claim(adversary, federation
     with pytest.raises(ConfigError, match="the server adds the noise itself"):
         layer.aggregate({1: torch.ones(3), 2: torch.ones(3)})
     assert not layer.ledger.charges
+
+
+def test_clients_that_read_updates_before_the_servers_noise_get_no_claim(federation, camps):
+    """Over a chain the two neighbours of a client read what it added, and no noise is in it."""
+    for colluders in (2, 4):
+        threat = Threat(colluders=colluders)
+        with pytest.raises(ConfigError, match=r"two clients beside .* to 1 at most") as refused:
+            federation(camps(5), channel=Chain(), threat=threat, **SAMPLED)
+        assert "before the server adds noise" in str(refused.value)
+        layer = PrivateAggregation(
+            bound=Clip(1.0), mechanism=Gaussian(1.0), channel=Chain(), threat=threat
+        )
+        with pytest.raises(ConfigError, match="two clients beside"):
+            layer.aggregate({i: torch.ones(2) for i in range(5)})
+    for channel, colluders in ((Chain(), 1), (SecAgg(), 4)):
+        held = federation(camps(5), channel=channel, threat=Threat(colluders=colluders), **SAMPLED)
+        assert held.run().ledger.charges[0].against == "model_recipients"
 
 
 @pytest.mark.parametrize(
