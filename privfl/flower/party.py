@@ -237,6 +237,10 @@ class NodeParty:
         self.policy.admit_round(scenario, plan, bounds)
         if not set(told.cohort) <= scenario.clients.keys():
             raise PlanRefused(f"round {number}: somebody is in the cohort who is not in the run.")
+        if told.cohort != tuple(client for client in scenario.clients if client in told.cohort):
+            raise PlanRefused(
+                f"round {number}: the cohort is not in the order of the run's clients."
+            )
         if told.claims and not is_private(scenario.workload.method.gradient):
             raise PlanRefused("how many samples a client has is claimed for its noise alone.")
         if self.disk.played(told.session) >= number + 1:

@@ -29,6 +29,7 @@ HELPERS = ("server/1", "dealer", "decryptor/0", "decryptor/1", "decryptor/2", "k
 CHANNELS = [
     "plain",
     "secagg",
+    "chain",
     "bucketed_secagg",
     "additive_sharing",
     "two_server",

@@ -93,6 +93,29 @@ def test_a_cohort_of_strangers_is_refused(make, base):
     assert ("client/0", "refusal") in {(who, kind) for who, kind, _ in said}
 
 
+def test_a_server_does_not_choose_who_is_beside_whom(make, base):
+    """In a chain who is beside whom decides who reads whom."""
+    config, machines = {**base, "rounds": 1, "channel": "chain"}, make(3)
+    said = []
+
+    def reorders(who, back, raw):
+        if back:
+            found = read(raw, "server", machines.directory)
+            said.append((who, found.kind, str(found.head.get("why"))))
+            return raw
+        found = read(raw, who, machines.directory)
+        if found.kind != "order":
+            return raw
+        lie = replace(found, head={**found.head, "cohort": [0, 2, 1]})
+        return lie.write(machines.keys["server"])
+
+    with suppress(RoundFailed):
+        machines.federation(config, reorders).run()
+    refused = {who: why for who, kind, why in said if kind == "refusal"}
+    assert refused.keys() == {"client/0", "client/1", "client/2"}
+    assert all("not in the order of the run's clients" in why for why in refused.values())
+
+
 def test_a_relay_that_repeats_old_answers_does_not_hold_a_round_beyond_its_deadline(make, base):
     machines, first = make(3), []
     federation = machines.federation({**base, "rounds": 1}, patience=Patience(1, 1, 1))

@@ -40,6 +40,10 @@ CASES = {
         "training": {**FINER, "buffers": "local"},
         "rounds": 2,
     },
+    "a chain, whose clients write to each other": {
+        "channel": {"name": "chain", "rotation": True},
+        "rounds": 2,
+    },
     "adaptive clip over bfv": {
         "channel": "bfv",
         "bound": {"name": "adaptive_clip"},
