@@ -1,5 +1,5 @@
 """What every protocol of a cohort asks alike: whether a round is entered again, whose place a
-message claims, and whether enough clients are left.
+message claims, which keys a party has, and whether enough clients are left.
 """
 
 from __future__ import annotations
@@ -7,7 +7,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from privfl.core import ClientId, ConfigError, PartyId, RoundPlan, client_of, client_party
+from privfl.core import (
+    ClientId,
+    ConfigError,
+    KnownKeys,
+    PartyId,
+    RoundPlan,
+    client_of,
+    client_party,
+)
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives.fields import Malformed
 
@@ -68,6 +76,20 @@ def own_place(plan: RoundPlan, client: ClientId, position: int) -> None:
     """
     if position >= plan.n or plan.cohort[position] != client:
         raise Malformed("it claims another client's place")
+
+
+def boxes_of(directory: KnownKeys, who: PartyId) -> tuple[bytes, ...]:
+    """The keys [32 bytes] to which boxes for a party are sealed.
+
+    Raises:
+        ConfigError: the directory knows none.
+    """
+    boxes = directory.boxes(who)
+    if not boxes:
+        raise ConfigError(
+            f"the directory knows no key of {who}: enter its identity before a round begins."
+        )
+    return boxes
 
 
 def enough(plan: RoundPlan, quorum: int, stage: str, left: Collection[int]) -> None:

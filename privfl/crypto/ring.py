@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from privfl.core import ConfigError, RoundPlan
+from privfl.core import Bounded, ConfigError, RoundPlan
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import Words, fields
 
@@ -43,6 +43,22 @@ def ring_for(code: FixedPoint, plan: RoundPlan, noise: int = 0, ring: int | None
             f" of {needed} bits, and the ring has {found or max(RINGS)}: lower bits, or {way_out}."
         )
     return found
+
+
+def ring_words(code: FixedPoint, update: Bounded, plan: RoundPlan, ring: int) -> Words:
+    """A contribution [d + words] in words of the ring: integers of at most 31 bits in 32, without
+    a copy where words have 32.
+
+    Raises:
+        BadUpdate: as `FixedPoint.encode`.
+
+    >>> import torch
+    >>> plan = RoundPlan(0, (1, 2), d=2, l2=1.0)
+    >>> ring_words(FixedPoint(4), Bounded(1, torch.tensor([0.6, -0.8]), l2=1.0), plan, 16).tolist()
+    [4, 65530, 7]
+    """
+    integers = code.encode(update, plan, dtype=np.int32)
+    return integers.view(np.uint32).astype(word(ring), copy=False)
 
 
 def lift(words: Words, ring: int) -> npt.NDArray[np.signedinteger]:

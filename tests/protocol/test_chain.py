@@ -2,7 +2,7 @@
 a lying client and a lying server end a round.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -26,10 +26,13 @@ from privfl.core.sealed_state import StateKey
 from privfl.crypto import Chain
 from privfl.crypto.chain.parameters import (
     FORMAT,
+    HERE,
     LINK,
     ORDER,
+    READY,
     bound_to,
     parameters_of,
+    seal_for,
     seed_bound_to,
 )
 from privfl.crypto.enrolled import Enrolled
@@ -68,17 +71,12 @@ class Scene:
         server = self.all.server.enter(self.plan)
         return drive(server, parties, faults, keep_bodies=True)
 
-    def opened_is_exactly(self, outcome, survivors):
-        assert outcome.opened is not None, {who: str(a) for who, a in outcome.aborts.items()}
-        assert outcome.opened.survivors == tuple(survivors)
+    def exact_sum_of(self, clients):
+        """The values and the weight of the sum of what these clients encode."""
         code = self.channel.code
-        exact = code.decode(
-            sum(code.encode(self.updates[i], self.plan) for i in survivors),
-            self.plan,
-            len(survivors),
-        )
-        assert torch.equal(outcome.opened.what.value, exact.value)
-        assert outcome.opened.what.weight == exact.weight
+        words = sum(code.encode(self.updates[i], self.plan) for i in clients)
+        exact = code.decode(words, self.plan, len(clients))
+        return exact.value.tolist(), exact.weight
 
     def seen(self, outcome, *who):
         members = {party: self.all.members[party] for party in who}
@@ -89,10 +87,16 @@ class Scene:
         return code.decode(code.encode(self.updates[client], self.plan), self.plan, 1)
 
 
-@pytest.mark.parametrize(("ring", "bits"), [(16, 8), (24, 16), (32, 20), (None, 16)])
+def values_of(opened):
+    return opened.what.value.tolist(), opened.what.weight
+
+
+@pytest.mark.parametrize(("ring", "bits"), [(16, 8), (24, 16), (32, 20), (32, 29), (None, 16)])
 def test_the_sum_is_exactly_the_sum_of_the_quantised_updates(ring, bits):
     scene = Scene(Chain(ring=ring, bits=bits))
-    scene.opened_is_exactly(scene.run(), scene.plan.cohort)
+    opened = scene.run().opened
+    assert opened.survivors == scene.plan.cohort
+    assert values_of(opened) == scene.exact_sum_of(scene.plan.cohort)
 
 
 @pytest.mark.parametrize("n", [3, 9])
@@ -162,7 +166,8 @@ def test_members_forget_what_they_added_to_older_rounds():
 def test_who_is_not_there_or_cannot_be_read_is_passed_over_by_name():
     scene = Scene()
     outcome = scene.run(Faults(silent_from={"client/1": 0}, malformed={"client/4": lambda b: b""}))
-    scene.opened_is_exactly(outcome, [2, 3, 5])
+    assert outcome.opened.survivors == (2, 3, 5)
+    assert values_of(outcome.opened) == scene.exact_sum_of([2, 3, 5])
     assert "stage here" in outcome.opened.excluded["client/4"]
 
 
@@ -214,7 +219,8 @@ def test_a_server_that_tells_two_clients_of_two_chains_opens_no_sum_of_fewer_tha
 def test_what_comes_twice_is_ignored():
     scene = Scene()
     outcome = scene.run(Faults(duplicated={"client/1", "client/2", "client/5", "server"}))
-    scene.opened_is_exactly(outcome, scene.plan.cohort)
+    assert outcome.opened.survivors == scene.plan.cohort
+    assert values_of(outcome.opened) == scene.exact_sum_of(scene.plan.cohort)
 
 
 def test_a_client_adds_to_one_chain_a_round():
@@ -279,3 +285,160 @@ def test_secrets_of_members_and_parties_stay():
             secret.__reduce_ex__(4)
         assert "secrets" in repr(secret)
         seal_state(secret, StateKey())
+
+
+@dataclass
+class TwoChains:
+    """A server that names two chains side by side, each of half of those who are there."""
+
+    honest: object
+    halves: list = field(default_factory=list)
+
+    def step(self, mail):
+        if mail and not self.halves:
+            who, lowered = sorted(mail), replace(self.honest.round, quorum=1)
+            for half in (who[: len(who) // 2], who[len(who) // 2 :]):
+                own = type(self.honest)(
+                    lowered, self.honest.identity, self.honest.directory, bytes(32)
+                )
+                self.halves.append((half, own))
+        out = {}
+        for half, own in self.halves:
+            out |= own.step({who: body for who, body in mail.items() if who in half})
+        return out
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5])
+def test_a_server_opens_no_two_sums_of_a_round(threshold):
+    """A quorum is more than half, whatever the threshold."""
+    scene, told = Scene(Chain(threshold=threshold), n=6), []
+
+    def lies(honest):
+        told.append(TwoChains(honest))
+        return told[0]
+
+    outcome = scene.run(Faults(byzantine={"server": lies}))
+    assert [half.result for _, half in told[0].halves] == [None, None]
+    assert len(told[0].halves) == 2
+    for client in scene.plan.cohort:
+        assert "threshold is 4" in str(outcome.aborts[client_party(client)])
+    assert [scene.channel.able.fewest(n) for n in (3, 4, 5, 6, 7)] == [3, 3, 3, 4, 4]
+
+
+@dataclass
+class Forks:
+    """A server that tells every client of a chain of its own, at an end of it, beside a client that
+    it colludes with; nobody else of such a chain hears of it.
+    """
+
+    honest: object
+    at: int
+    letters: dict = field(default_factory=dict)
+
+    def step(self, mail):
+        now = self.honest.round
+        if any(now.repeats(body, LINK) for body in mail.values()):
+            self.letters |= {who: body for who, body in mail.items() if now.repeats(body, LINK)}
+            return {}
+        if self.letters or not any(now.repeats(body, HERE) for body in mail.values()):
+            return {}
+        out = {}
+        for victim in set(range(now.plan.n)) - {self.at}:
+            to, order = now.name(victim), forked(now, self.at, victim)
+            bits = fields.bit_set(order, now.plan.n)
+            seed = b""
+            if victim < self.at:
+                context = seed_bound_to(now.tag, bits, to)
+                seed = seal_for(self.honest.directory, to, self.honest.seed, context, "auto")
+            out[to] = now.write(ORDER, 0, bits, seed)
+        return {**out, now.name(self.at): b"go"}
+
+
+def forked(now, at, victim):
+    """The chain of quorum clients that a victim is told of."""
+    others = range(at) if victim > at else range(at + 1, now.plan.n)
+    return frozenset({at, victim, *list(others)[: now.quorum - 2]})
+
+
+@dataclass
+class PassesNothing:
+    """The client in the middle: it passes zeros on to everybody after it."""
+
+    honest: object
+    mail: dict = field(default_factory=dict)
+
+    def step(self, mail):
+        if "server" not in mail:
+            self.mail |= mail
+            return {} if mail else self.honest.step(mail)
+        now, at = self.honest.round, self.honest.position
+        zeros = np.zeros(now.length, dtype=word(now.ring))
+        after = [(now.name(victim), victim) for victim in range(at + 1, now.plan.n)]
+        return {
+            to: now.link(at, forked(now, at, victim), zeros, to, self.honest.directory)
+            for to, victim in after
+        }
+
+
+def test_a_server_and_one_client_in_the_middle_read_everybody_in_one_round():
+    """Nobody can tell: each is in one chain, of a quorum, and is asked once."""
+    scene, liars = Scene(n=6), {}
+
+    def takes_over(who, liar):
+        def lies(honest):
+            liars[who] = liar(honest)
+            return liars[who]
+
+        return lies
+
+    middle = "client/3"
+    forks = takes_over("server", lambda honest: Forks(honest, at=2))
+    outcome = scene.run(
+        Faults(byzantine={"server": forks, middle: takes_over(middle, PassesNothing)})
+    )
+    assert outcome.aborts == {}
+    server, colluder = liars["server"], liars[middle]
+    now, read = server.honest.round, {}
+    mask_of_all = np.zeros(now.length, dtype=word(now.ring))
+    mask(mask_of_all, [(server.honest.seed, 1)], backend())
+    mails = [(server.letters, server.honest), (colluder.mail, colluder.honest)]
+    for letters, reader in mails:
+        for who, body in letters.items():
+            to, place = reader.identity.who, int(who.removeprefix("client/")) - 1
+            order = forked(now, 2, place)
+            bits = fields.bit_set(order, 6)
+            boxes = fields.after_facts(FORMAT.read(body).content, fields.facts(now.plan))[1:]
+            packed = open_one(
+                boxes,
+                now.length * now.ring // 8,
+                reader.identity,
+                bound_to(now.tag, bits, place, to),
+            )
+            words = fields.unpack(memoryview(packed), now.ring, now.length)
+            row = words - mask_of_all if to == middle else words
+            read[place + 1] = scene.channel.code.decode(lift(row, now.ring), scene.plan, 1)
+    assert set(read) == {1, 2, 4, 5, 6}
+    assert all(torch.equal(row.value, scene.row(client).value) for client, row in read.items())
+
+
+def says_that_it_waits(honest):
+    """The last client, which says in everybody's turn that it waits for the one before it."""
+
+    @dataclass
+    class Waits:
+        begun: bool = False
+
+        def step(self, mail):
+            out = dict(honest.step(mail))
+            if mail and "server" not in out:
+                out["server"] = honest.round.write(READY, honest.position)
+            return out
+
+    return Waits()
+
+
+def test_who_says_in_anothers_turn_that_it_waits_has_nobody_named():
+    scene = Scene()
+    outcome = scene.run(Faults(byzantine={"client/5": says_that_it_waits}))
+    assert outcome.aborts == {}
+    assert outcome.opened.survivors == scene.plan.cohort

@@ -45,21 +45,22 @@ class Chain(ChainSettings):
     seals a random seed to its first client. The first adds its vector to the seed's expansion,
     every next one its own to what it was passed, in a ring modulo 2^ring, and the last sends the
     sum to the server, which takes the mask off. Every sum is sealed to its one receiver, and bound
-    to the round and to the whole chain, so that a server that tells clients of different chains
-    opens nothing.
+    to the round and to the whole chain, so that a server alone that tells clients of different
+    chains opens one sum at most: a quorum is more than half.
 
     ``guarantee`` says who reads what and who may lie. In short: nobody reads an update alone, and
     THE TWO NEIGHBOURS OF A CLIENT TOGETHER READ ITS UPDATE, the server being the neighbour of the
     first and the last. That is far less than secure aggregation holds (`SecAgg`), which costs about
-    the same bytes. LYING CLIENTS ARE NOT STOPPED: nobody sees an input.
+    the same bytes for long updates. LYING CLIENTS ARE NOT STOPPED: nobody sees an input.
 
     Who is not there when the round begins is passed over. A client that goes after that ends the
     round, where the next sum would be: the server says whose it is, and blames nobody, because its
-    neighbour can have sent it nothing. Every client sends one vector and two or three letters of 28
+    neighbour can have sent it nothing. Every client sends one vector and one to four letters of 28
     bytes; a chain of n takes n + 3 exchanges ONE AFTER THE OTHER.
 
     Args:
-        threshold: the fraction of the cohort below which nothing is summed (never fewer than 3).
+        threshold: the fraction of the cohort below which nothing is summed (never half of it or
+            fewer, and never fewer than 3).
         bits, rounding, rotation: as in `FixedPoint`; ``ring`` (16, 24, 32; None: the smallest that
             holds any sum) is what travels.
         history: for how many rounds of a part members keep what they added: audits of older rounds

@@ -15,7 +15,7 @@ from privfl.core import (
     client_party,
 )
 from privfl.crypto import lies
-from privfl.crypto.chain.lies import breaks_off, passes_garbage, puts_between
+from privfl.crypto.chain.lies import breaks_off, passes_garbage, puts_among, puts_between
 
 CLOSED = (
     "the sum itself, which closes the chain to a ring: who knows it knows the mask if it is the"
@@ -37,6 +37,7 @@ def chain_guarantee(quorum: Callable[[int], int]) -> Guarantee[Liars]:
         ),
         lies=(
             puts_between(fewest),
+            puts_among(fewest),
             lies.publishes_another(),
             lies.shuts_out(fewest, "quorum"),
             lies.skips_its_clip("shift", "nobody sees a single input"),

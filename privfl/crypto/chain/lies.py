@@ -63,9 +63,38 @@ def puts_between(least: Callable[[RoundPlan], int]) -> Lie[Liars]:
     )
 
 
+def puts_among(least: Callable[[RoundPlan], int]) -> Lie[Liars]:
+    """A server that shuts out whoever is between its victim and two colluding clients, one on each
+    side.
+    """
+
+    def around(plan: RoundPlan) -> dict[ClientId, Quota]:
+        spare, n = least(plan) - 3, plan.n
+        found: dict[ClientId, Quota] = {}
+        for place in range(1, n - 1):
+            pairs = [
+                (low, high)
+                for low in range(place)
+                for high in range(place + 1, n)
+                if low + (n - 1 - high) >= spare
+            ]
+            widest = max(pairs, key=lambda pair: pair[1] - pair[0])
+            both = tuple(client_party(plan.cohort[i]) for i in widest)
+            found[plan.cohort[place]] = Quota(2, both)
+        return found
+
+    what = "two clients around a victim that have quorum - 3 others on their far sides from it"
+    return Lie(
+        Coalition.of("server", some=Some(what, around)),
+        "read",
+        "shuts out whoever is between them and the victim",
+        lambda: _Between(least).liars(),
+    )
+
+
 @dataclass(repr=False)
 class _Between(KeepsSecrets):
-    """The two liars, and what they have noted when the round is over."""
+    """The liars, and what they have noted when the round is over."""
 
     least: Callable[[RoundPlan], int]
     honest: dict[PartyId, Party] = field(default_factory=dict)
@@ -76,14 +105,22 @@ class _Between(KeepsSecrets):
         return Liars(enter=self.enter, took=self.took)
 
     def enter(self, plan: RoundPlan, honest: Cast) -> Cast:
-        (colluder,) = (c for c in map(client_of, honest) if c is not None)
-        victim, at = lies.victim(plan, honest), plan.cohort.index(colluder)
-        beyond = plan.cohort[:at] if plan.cohort.index(victim) > at else plan.cohort[at + 1 :]
-        kept = {victim, colluder, *beyond[: self.least(plan) - 2]}
-        client = honest[client_party(colluder)]
-        if not isinstance(client, ChainClientParty) or client.vector is None:
-            raise ConfigError(f"{type(client).__name__} is no client of a chain.")
-        self.honest, self.added = dict(honest), {colluder: (at, client.vector.copy())}
+        own = [c for c in map(client_of, honest) if c is not None]
+        victim = lies.victim(plan, honest)
+        at, places = plan.cohort.index(victim), [plan.cohort.index(c) for c in own]
+        before, after = [i for i in places if i < at], [i for i in places if i > at]
+        beyond = [
+            *(range(max(before)) if before else ()),
+            *(range(min(after) + 1, plan.n) if after else ()),
+        ]
+        others = [plan.cohort[i] for i in beyond if i not in places]
+        kept = {victim, *own, *others[: self.least(plan) - 1 - len(own)]}
+        self.honest = dict(honest)
+        for colluder, place in zip(own, places, strict=True):
+            client = honest[client_party(colluder)]
+            if not isinstance(client, ChainClientParty) or client.vector is None:
+                raise ConfigError(f"{type(client).__name__} is no client of a chain.")
+            self.added[colluder] = (place, client.vector.copy())
         self.notes = {who: lies.TakesNotes(party) for who, party in honest.items()}
         hears = lies.Hears(self.notes["server"], lambda sender: client_of(sender) in kept)
         return {**self.notes, "server": hears}

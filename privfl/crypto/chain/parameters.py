@@ -10,14 +10,13 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import ClassVar, Literal
 
-import numpy as np
-
 from privfl.core import Bounded, Buffer, ConfigError, KnownKeys, PartyId, RoundPlan, require
 from privfl.crypto.abort import StageAbort
+from privfl.crypto.cohort import boxes_of
 from privfl.crypto.encoding import FixedPoint, weight_words
 from privfl.crypto.frame import FramedRound, FrameFormat
 from privfl.crypto.primitives import BackendName, Words, backend, fields, seal_to
-from privfl.crypto.ring import RINGS, ring_for, word
+from privfl.crypto.ring import RINGS, ring_for, ring_words
 
 FORMAT = FrameFormat(b"PCH\x01", "a chain's message")
 HERE, ORDER, READY, LINK, PASSED, WATCH, WATCHED = range(7)
@@ -63,8 +62,18 @@ class ChainSettings:
         return FixedPoint(self.bits, self.rounding, self.rotation, weight_words(self.bits))
 
     def quorum(self, n: int) -> int:
-        """The fewest contributions of a cohort of n that are ever summed."""
-        return max(LEAST, math.ceil(n * self.threshold - 1e-9))
+        """The fewest contributions of a cohort of n that are ever summed: more than half, because
+        of two chains side by side a server that names both would read both sums.
+
+        Raises:
+            ConfigError: a cohort that no chain can have.
+        """
+        if n > LONGEST:
+            raise ConfigError(
+                f"a chain has {LEAST} to {LONGEST} clients, and the cohort has {n}: every client"
+                " takes an exchange; ask fewer, or use channel secagg."
+            )
+        return max(LEAST, n // 2 + 1, math.ceil(n * self.threshold - 1e-9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +100,7 @@ class ChainParameters(FramedRound):
         Raises:
             BadUpdate: as `FixedPoint.encode`.
         """
-        integers = self.code.encode(update, self.plan, dtype=np.int32)
-        return integers.view(np.uint32).astype(word(self.ring), copy=False)
+        return ring_words(self.code, update, self.plan, self.ring)
 
     def link(
         self, position: int, order: Collection[int], total: Words, to: PartyId, keys: KnownKeys
@@ -104,10 +112,8 @@ class ChainParameters(FramedRound):
         """
         bits = fields.bit_set(order, self.plan.n)
         packed = bytes(fields.pack(total, self.ring))
-        library = backend(self.library_name)
-        sealed = seal_to(
-            boxes_of(keys, to), packed, bound_to(self.tag, bits, position, to), library
-        )
+        context = bound_to(self.tag, bits, position, to)
+        sealed = seal_for(keys, to, packed, context, self.library_name)
         return self.write(LINK, position, fields.facts(self.plan), bits, sealed)
 
 
@@ -135,20 +141,19 @@ def seed_bound_to(tag: bytes, order: Buffer, to: PartyId) -> bytes:
     return b"".join((tag, order, b"seed", to.encode()))
 
 
-def boxes_of(directory: KnownKeys, who: PartyId) -> tuple[bytes, ...]:
-    """The keys to which boxes for a party are sealed.
+def seal_for(
+    keys: KnownKeys, to: PartyId, plain: bytes, context: bytes, library: BackendName
+) -> bytes:
+    """A box for a party of the directory.
 
     Raises:
-        StageAbort: the directory knows none.
+        StageAbort: the directory knows no key of the party.
     """
-    boxes = directory.boxes(who)
-    if not boxes:
-        raise StageAbort(
-            "keys",
-            f"the directory knows no key of {who}: enter its identity before a round",
-            who=[who],
-        )
-    return boxes
+    try:
+        boxes = boxes_of(keys, to)
+    except ConfigError as unknown:
+        raise StageAbort("keys", str(unknown), who=[to]) from None
+    return seal_to(boxes, plain, context, backend(library))
 
 
 @lru_cache(maxsize=64)

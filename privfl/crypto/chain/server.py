@@ -27,11 +27,11 @@ from privfl.crypto.chain.parameters import (
     WATCHED,
     ChainParameters,
     bound_to,
-    boxes_of,
     neighbours,
+    seal_for,
     seed_bound_to,
 )
-from privfl.crypto.primitives import Words, backend, fields, mask, open_one, seal_to
+from privfl.crypto.primitives import Words, backend, fields, mask, open_one
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.ring import lift
 
@@ -47,6 +47,7 @@ class ChainServerParty(KeepsSecrets):
     here: set[int] = field(default_factory=set)
     order: frozenset[int] = frozenset()
     passed: set[int] = field(default_factory=set)
+    asked: set[int] = field(default_factory=set)
     excluded: dict[PartyId, str] = field(default_factory=dict)
     result: Opened[Total] | None = None
 
@@ -77,8 +78,8 @@ class ChainServerParty(KeepsSecrets):
         bits = fields.bit_set(self.order, now.plan.n)
         order = now.write(ORDER, 0, bits)
         first = now.name(min(self.order))
-        boxes, context = boxes_of(self.directory, first), seed_bound_to(now.tag, bits, first)
-        sealed = seal_to(boxes, self.seed, context, backend(now.library_name))
+        context = seed_bound_to(now.tag, bits, first)
+        sealed = seal_for(self.directory, first, self.seed, context, now.library_name)
         return {**{now.name(i): order for i in sorted(self.order)}, first: order + sealed}
 
     def _says(self, who: PartyId, body: Buffer, *kinds: int) -> bool:
@@ -99,11 +100,13 @@ class ChainServerParty(KeepsSecrets):
         places = {now.name(i): i for i in self.order}
         passed = {who for who, body in mail.items() if self._says(who, body, PASSED)}
         self.passed |= {places[who] for who in passed}
+        first, second = sorted(self.order)[:2]
         for who, body in mail.items():
-            if self._says(who, body, READY):
-                self._due(neighbours(self.order, places[who])[0])
-            elif self._says(who, body, WATCHED):
+            if places.get(who) == second and self._says(who, body, READY):
+                self._due(first)
+            elif places.get(who) in self.asked and self._says(who, body, WATCHED):
                 self._due(neighbours(self.order, places[who])[1])
+        self.asked |= {places[who] for who in passed}
         return {who: now.write(WATCH, 0) for who in sorted(passed)}
 
     def _due(self, place: int | None) -> None:

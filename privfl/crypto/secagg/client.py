@@ -24,6 +24,7 @@ from privfl.crypto.abort import StageAbort
 from privfl.crypto.own_noise import own_noise
 from privfl.crypto.primitives import Words, backend, fields, mask
 from privfl.crypto.primitives.fields import Malformed
+from privfl.crypto.ring import ring_words
 from privfl.crypto.secagg import boxes, keys, wire
 from privfl.crypto.secagg.graph import pick
 from privfl.crypto.secagg.keys import WORD, RoundKeys
@@ -42,8 +43,7 @@ def ring_vector(
         BadUpdate: as `FixedPoint.encode`.
     """
     if settings.noise is None:
-        narrow = settings.code.encode(update, plan, dtype=np.int32)
-        return narrow.view(np.uint32).astype(parameters.dtype, copy=False)
+        return ring_words(settings.code, update, plan, parameters.ring)
     wide = settings.code.encode(update, plan).astype(np.int64, copy=False)
     values = wide[: plan.d]
     source = own_noise(settings.noise_source, plan, client_party(update.client))

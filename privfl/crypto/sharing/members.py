@@ -21,7 +21,7 @@ from privfl.core import (
 from privfl.crypto import cohort
 from privfl.crypto.cohort import Entered
 from privfl.crypto.sharing.client import SharingClientParty
-from privfl.crypto.sharing.parameters import SharingSettings, boxes_of, parameters_of
+from privfl.crypto.sharing.parameters import SharingSettings, parameters_of
 from privfl.crypto.sharing.pine import parameters as pine
 from privfl.crypto.sharing.pine.client import PineClientParty
 from privfl.crypto.sharing.pine.server import PineHelperParty, PineServerParty
@@ -53,7 +53,7 @@ class SharingClient:
             return self._proving(plan, update)
         now = parameters_of(self.settings, plan)
         position = cohort.place_of(plan, self.who)
-        boxes = {who: boxes_of(self.directory, who) for who in now.others}
+        boxes = {who: cohort.boxes_of(self.directory, who) for who in now.others}
         vector, refused = None, None
         try:
             vector = now.encode(update)
@@ -64,7 +64,7 @@ class SharingClient:
     def _proving(self, plan: RoundPlan, update: Bounded) -> Party:
         now = pine.parameters_of(self.settings, plan)
         position = cohort.place_of(plan, self.who)
-        boxes = boxes_of(self.directory, now.other)
+        boxes = cohort.boxes_of(self.directory, now.other)
         contribution, refused = None, None
         try:
             contribution = now.encode(update)
@@ -97,7 +97,7 @@ class SharingServer(KeepsSecrets):
         if self.settings.proof is None:
             return SharingServerParty(parameters_of(self.settings, plan))
         now = pine.parameters_of(self.settings, plan)
-        boxes = boxes_of(self.directory, now.other)
+        boxes = cohort.boxes_of(self.directory, now.other)
         verification = Verification(now, LEADER, self.identity, boxes)
         return PineServerParty(now, verification, refused=self.entered.why_not(plan))
 
@@ -128,6 +128,6 @@ class SharingHelper(KeepsSecrets):
             now, refused = parameters_of(self.settings, plan), self.entered.why_not(plan)
             return HelperParty(now, self.who, self.identity, refused=refused)
         proved = pine.parameters_of(self.settings, plan)
-        boxes = boxes_of(self.directory, "server")
+        boxes = cohort.boxes_of(self.directory, "server")
         verification = Verification(proved, HELPER, self.identity, boxes)
         return PineHelperParty(proved, verification, refused=self.entered.why_not(plan))

@@ -9,12 +9,9 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import ClassVar, Literal
 
-import numpy as np
-
 from privfl.core import (
     Bounded,
     ConfigError,
-    KnownKeys,
     NoiseSource,
     OsNoise,
     PartyId,
@@ -25,7 +22,7 @@ from privfl.core import (
 from privfl.crypto.encoding import FixedPoint, weight_words
 from privfl.crypto.frame import FramedRound, FrameFormat
 from privfl.crypto.primitives import BackendName, Words, backend
-from privfl.crypto.ring import RINGS, ring_for, word
+from privfl.crypto.ring import RINGS, ring_for, ring_words
 from privfl.crypto.sharing.noise import ServerNoise
 
 FORMAT = FrameFormat(b"PAS\x02", "an additive sharing message")
@@ -113,27 +110,12 @@ class SharingParameters(FramedRound):
         Raises:
             BadUpdate: as `FixedPoint.encode`.
         """
-        integers = self.code.encode(update, self.plan, dtype=np.int32)
-        return integers.view(np.uint32).astype(word(self.ring), copy=False)
+        return ring_words(self.code, update, self.plan, self.ring)
 
 
 def bound_to(tag: bytes, position: int, server: PartyId) -> bytes:
     """What a sealed seed is bound to: the round, the sender's place, the receiver."""
     return tag + position.to_bytes(4, "little") + server.encode()
-
-
-def boxes_of(directory: KnownKeys, who: PartyId) -> tuple[bytes, ...]:
-    """The keys to which boxes for a server are sealed.
-
-    Raises:
-        ConfigError: the directory knows none.
-    """
-    boxes = directory.boxes(who)
-    if not boxes:
-        raise ConfigError(
-            f"the directory knows no key of {who}: enter its identity before a round begins."
-        )
-    return boxes
 
 
 def parameters_of(settings: SharingSettings, plan: RoundPlan) -> SharingParameters:

@@ -27,7 +27,7 @@ from privfl.core import (
     refuse_others_keys,
 )
 from privfl.crypto.abort import StageAbort
-from privfl.crypto.cohort import Entered
+from privfl.crypto.cohort import Entered, boxes_of
 from privfl.crypto.mpc.authentication import Ending
 from privfl.hybrid.two_server.ahead.dealing import Reached
 from privfl.hybrid.two_server.ahead.files import DealtAhead, FirstPart
@@ -103,15 +103,6 @@ def helper_of(
     return DealerMember(channel, identity)
 
 
-def _boxes(directory: KnownKeys, who: PartyId) -> tuple[bytes, ...]:
-    boxes = directory.boxes(who)
-    if not boxes:
-        raise ConfigError(
-            f"the directory knows no key of {who}: enter its identity before a round begins."
-        )
-    return boxes
-
-
 @dataclass
 class TwoServerClient:
     """A client between rounds."""
@@ -133,9 +124,9 @@ class TwoServerClient:
         """
         if self.who not in plan.cohort:
             raise ConfigError(f"round {plan.number}: client {self.who} is not in the cohort.")
-        now, second = self.channel.round(plan), _boxes(self.directory, "server/1")
+        now, second = self.channel.round(plan), boxes_of(self.directory, "server/1")
         if now.malicious:
-            return enter_fixed(now, self.who, second, _boxes(self.directory, "dealer"), update)
+            return enter_fixed(now, self.who, second, boxes_of(self.directory, "dealer"), update)
         return enter(now, self.who, second, update)
 
 
@@ -192,7 +183,7 @@ class FirstMember(KeepsSecrets):
         half, seed, key = (secrets.token_bytes(32) for _ in range(3))
         unknown, second = (
             recipe.traits.directed and self.reference is None,
-            _boxes(self.directory, "server/1"),
+            boxes_of(self.directory, "server/1"),
         )
         party: FirstServer | FixedFirstServer
         if channel.dealt_ahead is not None:
@@ -202,7 +193,7 @@ class FirstMember(KeepsSecrets):
             )
             self.kept[now.tag] = party.anew()
             return party
-        boxes = (second, _boxes(self.directory, "dealer"))
+        boxes = (second, boxes_of(self.directory, "dealer"))
         if now.malicious:
             party = FixedFirstServer(
                 now, recipe, *boxes, half, seed, key, direction, unknown, refused, self.ending
@@ -245,11 +236,11 @@ class SecondMember(KeepsSecrets):
         self.rounds[now.tag] = now
         if self.channel.dealt_ahead is not None:
             part = self.channel.dealt_ahead.part("server/1", now, recipe, self.reached.next)
-            boxes = len(_boxes(self.directory, "server/1"))
+            boxes = len(boxes_of(self.directory, "server/1"))
             return AheadSecondServer(
                 now, recipe, self.identity, (), part=part, boxes=boxes, reached=self.reached
             )
-        dealer = _boxes(self.directory, "dealer")
+        dealer = boxes_of(self.directory, "dealer")
         if now.malicious:
             return FixedSecondServer(now, recipe, self.identity, dealer, self.ending, fresh)
         return SecondServer(now, recipe, self.identity, dealer)
