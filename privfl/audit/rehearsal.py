@@ -4,13 +4,15 @@ not.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from privfl.core import ClientId, ConfigError, Dataset, NotVisible, Seeds, View
+from privfl.core import Channel, ClientId, ConfigError, Dataset, NotVisible, Seeds, View
 from privfl.engine import Scenario
 from privfl.federation import Federation, Run
 
@@ -84,14 +86,26 @@ def rehearse(
     seed: int | None = None,
 ) -> Run:
     """The same federation with other samples at its clients (and with another seed, where one is
-    given), all rounds kept.
+    given, and other noise, also where a seed repeats it), all rounds kept.
     """
     work = federation.scenario.workload
     work = work if data is None else replace(work, data=data)
     scenario = replace(federation.scenario, clients=dict(clients), rounds=rounds, workload=work)
-    scenario = scenario if seed is None else replace(scenario, seed=seed)
+    scenario = scenario if seed is None else _redrawn(scenario, seed)
     kept = federation.audit.model_copy(update={"keep": "all"})
     return federation.with_scenario(scenario, audit=kept).run()
+
+
+def _redrawn(scenario: Scenario, seed: int) -> Scenario:
+    """With chance of its own. Runs that are held against each other must not share their noise: it
+    would fall out of every comparison, and protect nobody in the audit.
+    """
+    channel: Channel[Any] = scenario.channel
+    source = getattr(channel, channel.kind.source_field, None)
+    if channel.kind.takes_noise and source is not None:
+        own: Any = {channel.kind.source_field: source.at(seed)}
+        channel = dataclasses.replace(channel, **own)  # type: ignore[type-var]
+    return replace(scenario, seed=seed, noise=scenario.noise.at(seed), channel=channel)
 
 
 def views_of(run: Run, adversary: str) -> list[View] | str:

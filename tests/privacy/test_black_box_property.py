@@ -3,13 +3,15 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
 from privfl import Federation
-from privfl.attacks import BlackBoxProperty, Knowledge, NotFound
+from privfl.attacks import BlackBoxProperty, Knowledge, NotFound, PropertyInference
 from privfl.attacks.property.black_box import _fitted
 from privfl.audit import audit
+from privfl.audit.rehearsal import rehearse
 from privfl.testing.inference_world import worlds
 
 BASE = {
@@ -70,3 +72,46 @@ def test_without_samples_that_have_the_property_it_says_what_it_lacks():
     images = next(iter(worlds()))
     told = SMALL.run(images.views("rows"), Knowledge(auxiliary=images.data))
     assert isinstance(told, NotFound)
+
+
+NOISY = {
+    "at the server": {"channel": "plain", "mechanism": {"name": "gaussian"}},
+    "in shares": {"mechanism": {"name": "distributed_skellam"}},
+}
+
+
+def noisy(where):
+    mechanism = {**NOISY[where]["mechanism"], "noise_multiplier": 20.0}
+    training = {**BASE["training"], "weighting": "uniform"}
+    return Federation.from_config(
+        {**BASE, **NOISY[where], "mechanism": mechanism, "training": training, "noise_seed": 0}
+    )
+
+
+def test_noise_that_a_seed_repeats_falls_out_of_no_comparison_of_runs():
+    """The sum of a run with mirrored images is held against that of a run without: with the same
+    noise in both, whatever its deviation, all would be found.
+    """
+    report = audit(
+        noisy("at the server"),
+        adversaries=["client(0)"],
+        stream=(),
+        probe=(),
+        properties=(PropertyInference(target="sum", shadows=12),),
+        lies=None,
+    )
+    (finding,) = report.findings
+    assert finding.verdict == "not found", finding.value
+
+
+@pytest.mark.parametrize("where", NOISY)
+def test_a_run_with_a_seed_of_its_own_has_noise_of_its_own_and_repeats_it(where):
+    made = noisy(where)
+    few = {client: index[:2] for client, index in made.scenario.clients.items()}
+    start, moved = made.scenario.workload.model.read(), []
+    for seed in (1, 1, 2):
+        made.scenario.workload.model.write(start)
+        view = rehearse(made, few, 1, seed=seed).view("client(0)", 0)
+        moved.append(view.after - view.before)
+    assert torch.equal(moved[0], moved[1])
+    assert torch.nn.functional.cosine_similarity(moved[0], moved[2], dim=0).abs() < 0.2

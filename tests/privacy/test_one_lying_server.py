@@ -54,11 +54,10 @@ SERVERS = pytest.mark.parametrize("who", ["server", "server/1"])
 HONEST = {"server": "server/1", "server/1": "server"}
 
 
-def refused(round_, who, match):
-    """The honest server itself ended the round, and nothing was opened."""
-    assert round_.outcome.opened is None
-    abort = round_.outcome.aborts[HONEST[who]]
-    assert match in str(abort)
+def refusal(round_, who):
+    """With what the honest server itself ended the round; nothing where something was opened."""
+    abort = round_.outcome.aborts.get(HONEST[who])
+    return str(abort) if abort is not None and round_.outcome.opened is None else ""
 
 
 @pytest.mark.parametrize(
@@ -69,7 +68,7 @@ def refused(round_, who, match):
 def test_a_power_of_two_on_a_hidden_weight_ends_the_round(rule, ring):
     channel = TwoServer(rule, reveal="aggregate", ring=ring)
     told = played(channel, reads_a_weighted_row())
-    refused(told, "server", "hidden weights")
+    assert "hidden weights" in refusal(told, "server")
     assert told.took == {}
 
 
@@ -84,13 +83,15 @@ def test_what_is_not_stopped_fltrusts_hidden_weights_still_open_a_row_to_a_lying
 
 @SERVERS
 def test_a_selection_of_two_is_refused_where_krum_chooses_more(who):
-    refused(played(TwoServer(Krum(f=2, m=4)), chooses({0, 1}), who), who, "the rule chooses 4")
+    told = played(TwoServer(Krum(f=2, m=4)), chooses({0, 1}), who)
+    assert "the rule chooses 4" in refusal(told, who)
 
 
 @SERVERS
 def test_a_selection_of_two_is_refused_where_a_client_may_collude(who):
     lie = chooses({0, 1})
-    refused(played(TwoServer(ALONG, colluders=1), lie, who), who, "fewer than 3 would open")
+    told = played(TwoServer(ALONG, colluders=1), lie, who)
+    assert "fewer than 3 would open" in refusal(told, who)
 
 
 @SERVERS
@@ -112,13 +113,15 @@ def trust_of(channel):
 def test_opened_products_that_no_vectors_have_end_the_round(who):
     channel = TwoServer(TRUST, reveal="scores")
     _, norm, most = trust_of(channel)
-    refused(played(channel, forges_scores([2 * most] + [-1] * 8, [norm] * 9), who), who, "larger")
-    refused(played(channel, forges_scores([0] * 9, [2 * norm] * 9), who), who, "proved")
+    longer = forges_scores([2 * most] + [-1] * 8, [norm] * 9)
+    assert "larger" in refusal(played(channel, longer, who), who)
+    unproved = forges_scores([0] * 9, [2 * norm] * 9)
+    assert "proved" in refusal(played(channel, unproved, who), who)
     krum = TwoServer(Krum(f=2, m=4), reveal="scores")
     forged = np.full((N, N), 2 * norm, dtype=np.uint64)
     np.fill_diagonal(forged, norm)
     gram = opens("gram", lambda machine, honest: forged.reshape(-1))
-    refused(played(krum, gram, who), who, "larger")
+    assert "larger" in refusal(played(krum, gram, who), who)
 
 
 @SERVERS
@@ -159,7 +162,7 @@ def test_who_spoils_all_rows_but_two_gets_no_sum_of_a_colluder_and_one_other(who
     if abort is not None and "dealer tagged" in str(abort):
         return  # a spoilt row of 256 passes its check by chance, and its tag does not
     if colluders:
-        refused(told, who, "2 of 9 clients are left, and the threshold is 3")
+        assert "2 of 9 clients are left, and the threshold is 3" in refusal(told, who)
     else:  # two honest rows, if nobody is said to collude
         assert told.outcome.opened.what.count == 2
 

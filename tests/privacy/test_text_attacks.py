@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from privfl import Federation
-from privfl.attacks import DAGER, EmbeddingLeakage, Knowledge, NotFound, Sequences
+from privfl.attacks import (
+    DAGER,
+    EmbeddingLeakage,
+    Inference,
+    Knowledge,
+    NotFound,
+    Sequences,
+)
 from privfl.audit import audit
 from privfl.audit.card import card
 from privfl.audit.effort import Attacks
@@ -164,3 +171,44 @@ def test_an_audit_under_masks_says_what_did_not_suffice():
     assert summed.verdict == "not found"
     assert "b T = 48" in summed.reason
     assert "d = 32" in summed.reason
+
+
+class OwnText(Inference):
+    """Claims what it has itself, and looks at no view."""
+
+    family = "inversion"
+
+    def infer(self, views, knowledge):
+        return Sequences("OwnText", views[0].adversary, knowledge.auxiliary.x[:16])
+
+
+def verses(n, seed):
+    """Text that repeats itself: each token follows from the one before."""
+    rng = torch.Generator().manual_seed(seed)
+    first = torch.randint(0, VOCABULARY, (n, 1), generator=rng)
+    tokens = (first + torch.arange(LENGTH + 1)) % VOCABULARY
+    return Dataset(tokens[:, :-1].clone(), tokens[:, 1:].clone(), VOCABULARY)
+
+
+@pytest.mark.parametrize(("clients", "made"), [(1, verses), (2, verses), (6, verses), (6, text)])
+def test_typical_text_is_no_find_however_much_more_it_has_right_than_the_commonest_token(
+    clients, made
+):
+    fed = federation([made(8, seed) for seed in range(clients)])
+    report = audit(
+        fed, adversaries=["server"], attacks=Attacks(text=(OwnText(),)), lies=None, seed=1
+    )
+    (finding,) = report.findings
+    blind = finding.value.value - finding.rates["gap to blind"].value
+    assert finding.value.value > blind
+    assert finding.baseline.value >= finding.control.value > blind
+    assert finding.verdict == "not found", finding.value
+
+
+def test_text_that_was_typed_is_found_though_a_client_types_alike():
+    """Decoys are verses as well, and others."""
+    fed = federation([verses(10, 5 * seed) for seed in range(4)], width=64)
+    report = audit(fed, adversaries=["server"], attacks=Attacks(text=(DAGER(),)), lies=None, seed=1)
+    (finding,) = report.findings
+    assert finding.verdict == "leaks", finding.value
+    assert finding.rates["whole"].value == 1.0

@@ -128,7 +128,7 @@ def attack_actively(
     start = scenario.workload.model.read()
     if knows.forward is None:
         return []
-    size = round(sum(len(index) for index in ground.members.values()) / len(ground.members))
+    size = supposed_size(ground)
     why = ""
     try:
         gamma = rehearsed_gamma(start, knows, size)
@@ -177,6 +177,13 @@ def attack_actively(
         gets = _figure(notes, layer, active, run, knows, ground, rounds, reason)
         told.append(OwnModels(layer, sends, sent, refused, reason, gets, looks))
     return told
+
+
+def supposed_size(ground: Ground) -> int:
+    """How many samples a client trains on, as the adversary takes it: half of those that it is
+    asked about. How many they are is the clients' secret where they are not weighed by it.
+    """
+    return max(1, round(ground.pool.n / (2 * len(torch.unique(ground.owner)))))
 
 
 def _said(fault: Exception) -> str:

@@ -30,6 +30,11 @@ from privfl.audit.rehearsal import views_of
 from privfl.core import Dataset
 from privfl.federation import Run
 
+DECOYS = 40
+"""So many sets of decoys are held against an audit's claims: as good as the truth by chance is none
+of them in one of 41 cases.
+"""
+
 
 def attack_text(
     notes: AuditNotes,
@@ -47,7 +52,10 @@ def attack_text(
     Of a set of tokens: the size of what both share by that of both together; blind is a set of as
     many tokens as there are, the commonest ones. Of sequences: the share of positions with the
     right token, after matching sequences to each other; blind is the commonest token everywhere,
-    which also stands where a claim says nothing.
+    which also stands where a claim says nothing. Where the claims agree better with what was not
+    held than these guesses do, that is what is blind: text of such clients is like that, and they
+    may claim more sequences than one. No claim leaks that agrees as well with 1 of `DECOYS` other
+    draws.
     """
     for adversary in adversaries:
         views = views_of(run, adversary)
@@ -78,7 +86,11 @@ def attack_text(
                 one
                 for clients, answer in rows
                 for one in (_in_order if ordered else _as_sets)(
-                    answer, truth.of(clients), truth.decoys(clients), knows, len(rows) == 1
+                    answer,
+                    truth.of(clients),
+                    [truth.decoys(clients, draw) for draw in range(DECOYS)],
+                    knows,
+                    len(rows) == 1,
                 )
             ]
             notes.findings.append(_found(finding, told, knows.seed, ordered))
@@ -87,12 +99,12 @@ def attack_text(
 @dataclass(frozen=True, slots=True)
 class _Told:
     """What one row's claims share with the truth, as much as a blind guess does, and as they do
-    with decoys; of how many tokens and sequences, and how many of these are whole.
+    with each draw of decoys; of how many tokens and sequences, and how many of these are whole.
     """
 
     right: float
     blind: float
-    other: float
+    other: Floats
     tokens: int
     sequences: int = 0
     whole: int = 0
@@ -105,19 +117,24 @@ def _found(finding: Finding, told: Sequence[_Told], seed: int, ordered: bool) ->
         np.array(part)
         for part in zip(*((one.right, one.blind, one.other) for one in told), strict=True)
     )
-    value, guess, control = (_share(part, tokens, seed) for part in (right, blind, other))
+    value, guess, control = (
+        _share(part, tokens, seed) for part in (right, blind, other.mean(axis=1))
+    )
     gap = clustered_mean(right - blind, np.ones(len(told)), seed=seed)
-    clear = gap.low > 0 if len(told) > 1 else value.low > guess.value
+    chances = other.mean(axis=0)
+    luck = (1 + int((chances >= right.mean()).sum())) / (1 + len(chances))
+    clear = luck < 0.025 and (gap.low > 0 if len(told) > 1 else value.low > guess.value)
     rates = {"gap to blind": gap}
     if ordered:
         n = sum(one.sequences for one in told)
         rates["whole"] = score.proportion(sum(one.whole for one in told), n)
-        rates["whole, decoys"] = score.proportion(sum(one.whole_decoys for one in told), n)
+        rates["whole, decoys"] = score.proportion(sum(one.whole_decoys for one in told), n * DECOYS)
     return replace(
         finding,
         value=value,
-        baseline=score.Figure(guess.value),
+        baseline=score.Figure(max(guess.value, control.value)),
         control=control,
+        luck=luck,
         rates=rates,
         units=tokens,
         clusters=len(told),
@@ -127,23 +144,24 @@ def _found(finding: Finding, told: Sequence[_Told], seed: int, ordered: bool) ->
 
 
 def _in_order(
-    answer: Result, held: Dataset, decoys: Dataset, knows: Knowledge, alone: bool
+    answer: Result, held: Dataset, decoys: Sequence[Dataset], knows: Knowledge, alone: bool
 ) -> list[_Told]:
     """One for the row; one for each sequence, where there is one row only."""
     common = _guess(knows, 1)
     found = answer.sequences if isinstance(answer, Sequences) else held.x[:0]
-    right, other = (_matched(found, true, common) for true in (held.x, decoys.x))
+    right = _matched(found, held.x, common)
+    other = torch.stack([_matched(found, draw.x, common) for draw in decoys])
     blind = (held.x == common).double().mean(dim=1)
     parts = [slice(i, i + 1) for i in range(held.n)] if alone else [slice(0, held.n)]
     return [
         _Told(
             float(right[part].mean()),
             float(blind[part].mean()),
-            float(other[part].mean()),
+            other[:, part].mean(dim=1).numpy(),
             held.x[part].numel(),
             len(right[part]),
             int((right[part] == 1).sum()),
-            int((other[part] == 1).sum()),
+            int((other[:, part] == 1).sum()),
         )
         for part in parts
     ]
@@ -159,7 +177,7 @@ def _matched(found: Tensor, true: Tensor, common: Tensor) -> Tensor:
 
 
 def _as_sets(
-    answer: Result, held: Dataset, decoys: Dataset, knows: Knowledge, alone: bool
+    answer: Result, held: Dataset, decoys: Sequence[Dataset], knows: Knowledge, alone: bool
 ) -> list[_Told]:
     true, claimed = _tokens(held), set[int]()
     if isinstance(answer, Tokens):
@@ -169,7 +187,7 @@ def _as_sets(
         _Told(
             _shared(claimed, true),
             _shared(guess, true),
-            _shared(claimed, _tokens(decoys)),
+            np.array([_shared(claimed, _tokens(draw)) for draw in decoys]),
             len(true | claimed),
         )
     ]
