@@ -189,12 +189,14 @@ def observe(
     if rows.ids is None:  # a group's mean, whose weight counts clients and no samples
         among = len(contributors(view)[at]) if told_apart(view) else 1
         noise = forward.local_noise / max(among, 1) ** 0.5
-        return Observed(view, rows.values[at], max(among, 1), knowledge.samples, None, noise)
+        mean, size = rows.values[at], knowledge.samples
+        moved = _group_buffers(view, rows, at) if told_apart(view) else None
+        return Observed(view, mean, max(among, 1), size, None, noise, moved)
     count = round(float(rows.weights[at])) if forward.weighted else None
     who = rows.ids[at]
     scale = view.scale(who)
     delta, noise = rows.values[at] / scale, forward.local_noise / scale
-    size, moved = knowledge.samples or count, buffers_of(view, who)
+    size, moved = knowledge.samples or count, buffers_of(view, who, forward.buffers_l2)
     return Observed(view, delta, 1, size, who, noise, moved)
 
 
@@ -212,12 +214,39 @@ def summed(view: View) -> Total:
     return Total((view.after - view.before) * n, float(n), n)
 
 
-def buffers_of(view: View, client: ClientId) -> Vector | None:
-    """The change [s] of a client's running statistics, where a view shows whose it is."""
+def buffers_of(view: View, client: ClientId, l2: float = float("inf")) -> Vector | None:
+    """The change [s] of a client's running statistics, where a view shows whose it is: in a row, or
+    as what is left of a sum when the adversary takes its own clients' changes (clipped to ``l2``)
+    off.
+    """
     seen = view.opened.get(BUFFERS)
+    if isinstance(seen, Total) and seen.count - len(view.own) == 1:
+        value, weight = seen.value.clone(), seen.weight
+        for update in view.own.values():
+            own = update.aux.get(BUFFERS)
+            if own is None:
+                return None
+            shorter = min(1.0, l2 / max(float(own.norm()), 1e-30))
+            value -= update.weight * shorter * own
+            weight -= update.weight
+        return value / weight if weight > 0 else None
     if isinstance(seen, Rows) and seen.ids is not None and client in seen.ids:
         return seen.values[seen.ids.index(client)]
     return None
+
+
+def _group_buffers(view: View, rows: Rows, at: int) -> Vector | None:
+    """The mean change [s] of a group's running statistics, where its row is of the same clients as
+    that of their updates: groups are a round's, and one of which somebody is missing weighs less.
+    """
+    seen = view.opened.get(BUFFERS)
+    if (
+        not isinstance(seen, Rows)
+        or seen.n != rows.n
+        or not torch.equal(seen.weights, rows.weights)
+    ):
+        return None
+    return seen.values[at]
 
 
 def summed_buffers(view: View) -> Vector | None:

@@ -50,8 +50,9 @@ def proof(views: Sequence[View]) -> str:
         if view.disclosed or any(isinstance(part, Rows) for part in view.opened.values()):
             return ""
         seen = view.opened.get("delta")
-        count = seen.count if isinstance(seen, Total) else view.plan.n
-        if count - len(view.own) < 2:
+        counts = [one.count for one in view.opened.values() if isinstance(one, Total)]
+        counts += [] if isinstance(seen, Total) else [view.plan.n]
+        if min(counts) - len(view.own) < 2:
             return ""
     who = views[0].adversary
     return (
@@ -107,5 +108,10 @@ def single_row(view: View, at: int) -> View:
         name: value[at : at + 1] if name in _BY_ROW and len(value) == rows.n else value
         for name, value in view.disclosed.items()
     }
-    opened = {**view.opened, "delta": rows.take(torch.tensor([at]))}
+    cut = {
+        part: seen.take(torch.tensor([at]))
+        for part, seen in view.opened.items()
+        if isinstance(seen, Rows) and seen.n == rows.n and seen.ids == rows.ids
+    }
+    opened = {**view.opened, **cut, "delta": rows.take(torch.tensor([at]))}
     return replace(view, opened=opened, disclosed=disclosed)

@@ -25,9 +25,11 @@ class OwnModels:
     """What came of models that a server sent in place of the round's own under one layer.
 
     ``sends`` says to whom which, ``clients`` how many clients were sent one; those ``refused`` were
-    in no row and no sum that was opened, ``why`` is the first reason that the run gave. ``active``
-    is the area under the ROC curve of membership, ``passive`` that of looking alone in as many
-    rounds; None where there was nothing to score. ``undone``: why it did not come to an end.
+    in no row and no sum that was opened, and are in the honest run of the same coins; those who
+    were missing ``anyway`` are so in that run too, or failed in training. ``why`` is the first
+    reason that the run gave. ``active`` is the area under the ROC curve of membership, ``passive``
+    that of looking alone in as many rounds; None where there was nothing to score. ``undone``: why
+    it did not come to an end.
     """
 
     layer: str
@@ -38,21 +40,30 @@ class OwnModels:
     active: Figure | None = None
     passive: Figure | None = None
     undone: str = ""
+    anyway: tuple[ClientId, ...] = ()
 
     @property
     def words(self) -> str:
         """What came of it, as a sentence."""
         if self.undone:
             return f"did not come to an end: {self.undone}"
-        out = f"{len(self.refused)} of {self.clients} clients are in nothing that was opened"
         why = f" ({self.why})" if self.why else ""
+        out = f"{len(self.refused)} of {self.clients} clients are in nothing that was opened"
+        missing = f"{len(self.anyway)} of {self.clients} clients are missing whatever they are sent"
+        also = f"; {missing}" if self.anyway else ""
         if self.stopped:
-            return f"stopped: {out}{why}"
-        return f"not stopped{f', though {out}{why}' if self.refused else ''}"
+            return f"stopped: {out}{why}{also}"
+        if self.refused:
+            return f"not stopped, though {out}{why}{also}"
+        if self.anyway and self.active is None:
+            return f"nobody refused it, and nothing could be scored: {missing}{why}"
+        return f"not stopped{also}"
 
     @property
     def stopped(self) -> bool:
-        """Whether clients were refused, and nothing could be scored of any other one."""
+        """Whether clients were refused for what they were sent, and nothing could be scored of any
+        other one.
+        """
         return bool(self.refused) and self.active is None and not self.undone
 
     def row(self) -> dict[str, Any]:

@@ -181,6 +181,7 @@ def _sent(one: OwnModels) -> dict[str, Any]:
         "sends": one.sends,
         "clients": one.clients,
         "refused": list(one.refused),
+        "missing anyway": list(one.anyway),
         "why": one.why,
         "active": None if one.active is None else _figure(one.active),
         "passive": None if one.passive is None else _figure(one.passive),

@@ -45,7 +45,8 @@ in which its client is not drawn included, and no sensitivity counts it: noise b
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a rule with memory, a root gradient or a validation vote may use: the plan, the
-    parameters [d] before the round, chance, and what earlier rounds released, by part.
+    parameters [d] before the round, chance, and what earlier rounds released, by part. Where the
+    plan is of a part of another length, the server's own vector of it takes the parameters' place.
 
     ``released`` is all that may be remembered of clients' data at no further cost: it is what was
     paid for. (A rule's own state is computed before any noise.)

@@ -84,7 +84,7 @@ def aggregate(
             if order.pipeline.noise_alone(plan.n):  # nobody came, which noise hides
                 made[part] = Made(torch.zeros(plan.d), rows=0, survivors=0)
             continue
-        here = replace(context, plan=plan)
+        here = _about(order, context, part)
         if part == BITS:
             vector = _sum(main.what)
         elif part == "delta":
@@ -99,6 +99,19 @@ def aggregate(
     done.released, done.charges = order.pipeline.release(order.plans, made, scenario.noise, memory)
     _after(scenario, context, done)
     return done
+
+
+def _about(order: Order, context: Context, part: str) -> Context:
+    """What a rule may use for a part: of one that is no change of the parameters, the server's own
+    vector in their place, which is zero where it keeps none.
+    """
+    plan = order.plans[part]
+    if plan.d == len(context.parameters):
+        return replace(context, plan=plan)
+    own = order.base.aux.get(part)
+    if own is None or len(own) != plan.d:
+        own = torch.zeros(plan.d)
+    return replace(context, plan=plan, parameters=own)
 
 
 def _sum(what: Rows | Total) -> Vector:

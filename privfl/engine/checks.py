@@ -11,7 +11,6 @@ from privfl.core import (
     ConfigError,
     Guarantee,
     Knows,
-    Oracle,
     TooManyByzantine,
     before_the_rule,
     bends_loss,
@@ -26,6 +25,7 @@ from privfl.engine.compatibility import (
     rule_reads_channel,
     unreadable,
 )
+from privfl.engine.extra import check_extra
 from privfl.engine.opening import too_few
 from privfl.engine.paced import check_pace
 from privfl.engine.releases import refuse_asking, refuse_turns, require_steady
@@ -35,15 +35,6 @@ from privfl.engine.scenario import Scenario
 from privfl.engine.stopping import refuse_early_stopping
 from privfl.engine.users import check_users
 
-_EVALUATES = {
-    Oracle.LOSS,
-    Oracle.ACCURACY,
-    Oracle.LOSSES,
-    Oracle.VOTES,
-    Oracle.ERRORS,
-    Oracle.ACTIVATIONS,
-}
-"""What asks for the output of a model of which only the parameters are given."""
 _KNOWING = {
     "nothing": "nothing",
     "own": "its own updates",
@@ -123,7 +114,7 @@ def check_scenario(scenario: Scenario) -> None:
     if scenario.bound.adaptive:
         _check_adaptive(scenario)
     check_users(scenario)
-    _check_statistics(scenario)
+    check_extra(scenario)
     _check_noise(scenario)
     _check_rule(scenario)
     check_rounding(scenario)
@@ -233,24 +224,6 @@ def _check_attack(scenario: Scenario, attacker: Attacker) -> None:
             f" {name_of(scenario.aggregator)} reads none: give the attack a rule of its own to"
             " stand in for it."
         )
-
-
-def _check_statistics(scenario: Scenario) -> None:
-    """Refuse what evaluates models that have no running statistics to be evaluated with: a
-    candidate of a rule is a vector of parameters.
-    """
-    if not scenario.workload.model.s:
-        return
-    hosted = scenario.channel.able.hosts
-    rules = (scenario.aggregator, *(() if hosted is None else (hosted,)), *scenario.defences)
-    for part in (*rules, scenario.bound):
-        for oracle in part.needs.values():
-            if oracle in _EVALUATES:
-                raise ConfigError(
-                    f"{name_of(part)} evaluates models that it makes of parameters"
-                    f" ({oracle.value}), and this network also has running statistics, which such"
-                    " a model lacks: use GroupNorm, or another rule."
-                )
 
 
 def _check_noise(scenario: Scenario) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from privfl.core import BUFFERS, ClientId, Dataset, Vector
+from privfl.core import BUFFERS, ClientId, ClientState, Dataset, Vector
 from privfl.engine.state import RunState
 from privfl.training import FedAvg, ServerHalf, WithStatistics, Workload, adapt
 
@@ -37,10 +37,14 @@ def stand(workload: Workload, state: RunState, samples: Dataset) -> None:
 
 
 def stand_as(workload: Workload, state: RunState, client: ClientId) -> None:
-    """Give the module the statistics with which a client computes: its own where they are local."""
-    method = workload.method
-    if isinstance(method, WithStatistics) and method.policy == "local" and client in state.clients:
-        method.stand_as(workload.model, state.clients[client])
+    """Give the module the statistics with which a client computes: its own where they are local
+    (of a client that never trained, those that it would begin with), else the server's.
+    """
+    method, statistics = workload.method, statistics_of(workload, state)
+    if statistics is not None:
+        workload.model.write_state(statistics)
+    elif isinstance(method, WithStatistics):
+        method.stand_as(workload.model, state.clients.get(client, ClientState()))
 
 
 def continued(workload: Workload, first: RunState, left: RunState | None) -> RunState:

@@ -60,8 +60,9 @@ class WithStatistics:
     the statistics that the model began with, in training too, and nothing of a batch leaves.
 
     Counts of batches are never sent: a client begins with the server's, or its own where they are
-    local. A variance that noise or rounding would make zero or less stays as it was, which is
-    post-processing.
+    local. A variance that noise, rounding or a liar would make zero or less stays as it was, and so
+    does what would no longer be finite, which is post-processing: clients that start from infinite
+    statistics have no change to send, ever again.
 
     ``variances`` [s] marks which of the statistics are variances. What a model is made into one of
     these by is `on_model`.
@@ -118,7 +119,7 @@ class WithStatistics:
         if self.policy == "averaged":
             moved = now + aux[BUFFERS].to(now.device)
             odd = (self.variances.to(now.device) > 0) & (moved <= 0)
-            now = torch.where(odd, now, moved)
+            now = torch.where(odd | ~moved.isfinite(), now, moved)
         return change, {**memory, BUFFERS: now}
 
     def arrived(self, state: ClientState, sent: Mapping[str, Vector]) -> ClientState:

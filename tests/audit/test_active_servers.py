@@ -3,6 +3,8 @@ same server that only looks.
 """
 
 import json
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 
@@ -13,6 +15,8 @@ from privfl.audit import Attacks, audit, card, record
 from privfl.audit.intervals import Figure
 from privfl.audit.own_models import OwnModels, models_line
 from privfl.audit.page.top import layer_card
+from privfl.core import Attack
+from privfl.engine import Attacker
 
 BASE = {
     "data": {"name": "digits", "clients": 6, "partition": {"name": "iid"}},
@@ -77,7 +81,63 @@ def test_the_card_and_the_record_say_which_layers_stop_it(report):
     assert line["threat"]["letter"] in ("D", "G")
 
 
-def test_a_client_that_drops_out_makes_no_server_stopped():
+class Mute:
+    """A party that never says a word."""
+
+    def __init__(self, honest):
+        self.honest = honest
+
+    def step(self, mail):
+        return {}
+
+
+@dataclass(frozen=True)
+class Silent(Attack):
+    """A client whose machine is off when its contribution is due, whatever it was sent."""
+
+    seats: ClassVar = frozenset({"party"})
+
+    def poison_party(self, honest, plan, client):
+        return Mute(honest)
+
+
+def models_of(silent):
+    fed = Federation.from_config({**BASE, "channel": "secagg"})
+    off = Attacker("off", Silent(), frozenset(silent))
+    told = audit(
+        fed.with_scenario(replace(fed.scenario, attackers=(off,))),
+        adversaries=["server"],
+        attacks=Attacks(active=True),
+        lies=None,
+    )
+    return told.models, models_line(told.models)
+
+
+def test_who_drops_out_is_not_counted_among_those_who_refused():
+    (each, everybody), line = models_of([2, 4])
+    assert each.refused == (0, 1, 3, 5)
+    assert each.anyway == (2, 4)
+    assert each.stopped
+    assert "4 of 6 clients are in nothing that was opened" in each.words
+    assert "client 2 did not" not in each.why
+    assert everybody.refused == ()
+    assert everybody.anyway == (2, 4)
+    assert everybody.words.startswith("not stopped; 2 of 6 clients are missing whatever")
+    assert ">sent<" in line
+
+
+def test_no_server_is_stopped_by_drop_outs_that_leave_nothing_to_open():
+    (each, everybody), line = models_of([1, 2, 4])
+    for one in (each, everybody):
+        assert one.active is None
+        assert one.refused == ()
+        assert one.anyway == tuple(range(6))
+        assert not one.stopped
+        assert one.words.startswith("nobody refused it, and nothing could be scored")
+    assert ">stopped<" not in line
+
+
+def test_a_client_that_is_not_there_makes_no_server_stopped():
     area = Figure(0.6, 0.5, 0.7)
     one = OwnModels("plain", "all", 6, refused=(2,), why="client/2 dropped out", active=area)
     assert one.words.startswith("not stopped")

@@ -33,6 +33,7 @@ from privfl.core import (
     Broadcast,
     ClientId,
     NotVisible,
+    Transcript,
     View,
 )
 from privfl.engine import Attacker
@@ -40,6 +41,8 @@ from privfl.federation import Federation, Run
 
 ROUNDS = 2
 """How many rounds are played at most, actively and passively alike."""
+_FAILURES = ("train", "bound")
+"""Stages in which a client comes to nothing that it could send."""
 _EACH, _ALL = "each client a model of its own", "all clients the same other model"
 
 
@@ -173,9 +176,15 @@ def attack_actively(
             continue
         finally:
             scenario.workload.model.write(start)
-        refused, sent, reason = _refused(run)
-        gets = _figure(notes, layer, active, run, knows, ground, rounds, reason)
-        told.append(OwnModels(layer, sends, sent, refused, reason, gets, looks))
+        missing = _missing(run, looked)
+        reason, refused = missing.why, missing.refused
+        why_not = reason if refused else ""
+        gets = _figure(notes, layer, active, run, knows, ground, rounds, why_not)
+        told.append(
+            OwnModels(
+                layer, sends, missing.sent, refused, reason, gets, looks, anyway=missing.anyway
+            )
+        )
     return told
 
 
@@ -219,19 +228,64 @@ def _figure(
     return notes.findings[-1].value if len(notes.findings) > count else None
 
 
-def _refused(run: Run) -> tuple[tuple[ClientId, ...], int, str]:
-    """Who was in nothing that was opened in some round, how many clients were sent a model, and the
-    first reason that names one of them.
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """Who was in nothing that was opened in some round: ``refused`` because of the models that they
+    were sent, ``anyway`` for another cause; how many clients were ``sent`` a model; and the first
+    reason that the run gave for the former, else for the latter.
     """
-    out: set[ClientId] = set()
-    sent: set[ClientId] = set()
-    why = ""
+
+    refused: tuple[ClientId, ...]
+    anyway: tuple[ClientId, ...]
+    sent: int
+    why: str
+
+
+def _missing(run: Run, looked: Run) -> _Missing:
+    """Who is missing from a run with a lying server, beside the honest run of the same coins.
+
+    Whoever is missing from the same round of that one (of another one of its rounds, where its
+    cohorts are drawn anew) drops out whatever it is sent, and whoever had nothing to send failed
+    in training. Neither refused anything.
+    """
+    refused, anyway, sent = set[ClientId](), set[ClientId](), set[ClientId]()
+    whys: dict[bool, str] = {}
     for number in sorted(run.transcripts):
-        kept = run.transcripts[number]
-        opened = kept.carried.opened["delta"]
-        there = set() if opened is None else set(opened.survivors)
-        gone = set(kept.plan.cohort) - there
+        kept, honest = run.transcripts[number], looked.transcripts.get(number)
         sent |= set(kept.plan.cohort)
-        out |= gone
-        why = why or next((one.what for one in kept.incidents if gone), "")
-    return tuple(sorted(out)), len(sent), why
+        gone = set(kept.plan.cohort) - _opened(kept)
+        out = {
+            client for client in gone if _came(looked, number, client) and not _failed(kept, client)
+        }
+        refused |= out
+        anyway |= gone - out
+        told = set() if honest is None else {one.what for one in honest.incidents}
+        news = [one for one in kept.incidents if one.what not in told]
+        named = [one for one in news if one.stage not in _FAILURES]
+        if out and named:
+            first = next((one for one in named if one.client in out), named[0])
+            whys.setdefault(True, first.what)
+        elif gone and kept.incidents:
+            whys.setdefault(False, kept.incidents[0].what)
+    why = whys.get(True, "") if refused else whys.get(False, "")
+    return _Missing(tuple(sorted(refused)), tuple(sorted(anyway - refused)), len(sent), why)
+
+
+def _opened(kept: Transcript) -> set[ClientId]:
+    opened = kept.carried.opened.get("delta")
+    return set() if opened is None else set(opened.survivors)
+
+
+def _failed(kept: Transcript, client: ClientId) -> bool:
+    return any(one.client == client and one.stage in _FAILURES for one in kept.incidents)
+
+
+def _came(looked: Run, number: int, client: ClientId) -> bool:
+    """Whether a client got through in a round of the honest run; where it was not asked in that
+    one, in all in which it was.
+    """
+    same = looked.transcripts.get(number)
+    if same is not None and client in same.plan.cohort:
+        return client in _opened(same)
+    asked = [kept for kept in looked.transcripts.values() if client in kept.plan.cohort]
+    return all(client in _opened(kept) for kept in asked)
