@@ -18,6 +18,7 @@ import zlib
 from dataclasses import is_dataclass
 from pathlib import Path
 
+import pytest
 import torch
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintException
@@ -171,6 +172,21 @@ class Finder(importlib.machinery.PathFinder):
         if spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
             spec.loader = Loader(spec.loader.name, spec.loader.path)
         return spec
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "needs(*names): data sets without which the test is skipped, by their names"
+    )
+
+
+def pytest_runtest_setup(item):
+    from privfl.data import present
+
+    for mark in item.iter_markers("needs"):
+        for name in mark.args:
+            if not present(name):
+                pytest.skip(f"data set {name} is not on this machine")
 
 
 if sys.version_info < (3, 12):  # later ones remember by themselves what a protocol asks for

@@ -4,6 +4,7 @@ that says which client a row belongs to.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -244,8 +245,10 @@ def _plain(name: str, values: Column) -> npt.NDArray[np.float32]:
     """An array of features, as it is.
 
     Raises:
-        DataCorrupt: values that are no finite numbers.
+        DataCorrupt: values that are no finite numbers, or none in a row.
     """
+    if not math.prod(values.shape[1:]):
+        raise DataCorrupt(f"array '{name}' holds no value in a row: leave it out with drop.")
     if values.dtype.kind not in "iubf" or not np.isfinite(values).all():
         raise DataCorrupt(f"array '{name}' holds values that are no finite numbers.")
     return values.astype(np.float32)

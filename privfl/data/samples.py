@@ -69,6 +69,12 @@ def _each(samples: Any) -> Iterator[Any]:
 
 
 def _stacked(held: list[Any], whose: str) -> Batch:
+    named = next((one for one in held if isinstance(one, Mapping)), None)
+    if named is not None:  # zip would pair the names
+        raise ConfigError(
+            f"{whose}: a sample is a pair of features and label, and here it is a mapping of"
+            f" {', '.join(map(repr, named))}: choose two of them."
+        )
     try:
         x, y = (np.stack([_array(one) for one in side]) for side in zip(*held, strict=True))
     except (TypeError, ValueError):
@@ -88,7 +94,8 @@ def _batch(pair: Any, whose: str) -> Batch:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise ConfigError(
             f"{whose}: samples are a pair (features, labels), a torch Dataset or DataLoader of such"
-            f" pairs, or a privfl.core.Dataset, and these are a {type(pair).__name__}."
+            f" pairs, or a privfl.core.Dataset, and these are a {type(pair).__module__}."
+            f"{type(pair).__qualname__}."
         )
     x, y = _array(pair[0]), _array(pair[1])
     if x.dtype.kind == "f":

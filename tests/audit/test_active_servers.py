@@ -144,6 +144,7 @@ def test_a_client_that_is_not_there_makes_no_server_stopped():
     assert ">stopped<" not in models_line([one])
 
 
+@pytest.mark.needs("shakespeare")
 def test_a_model_that_cannot_be_pushed_ends_no_audit_and_is_said_to_be_undone():
     """LSTMs have no loss of each sample that is vectorised."""
     text = {

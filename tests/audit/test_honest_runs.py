@@ -20,7 +20,14 @@ from privfl.dp.accounting import Release
 QUICK = Settings(canaries=0, pairs=4, climb=1, values=4_000, inclusions=600)
 
 
-@pytest.mark.parametrize("name", [*HONEST, "DP-SGD", "DP-SGD through convolutions"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *HONEST,
+        "DP-SGD",
+        pytest.param("DP-SGD through convolutions", marks=pytest.mark.needs("fashion_mnist")),
+    ],
+)
 def test_an_honest_run_is_not_refuted(name):
     changes = {**HONEST, "DP-SGD": SGD, "DP-SGD through convolutions": CONV}[name]
     with run(**changes) as federation:

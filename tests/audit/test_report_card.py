@@ -2,6 +2,8 @@
 corrected for being the worst of many, claims on the same scale, and remedies.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -271,7 +273,12 @@ def test_an_attack_that_an_audit_cannot_play_is_refused_in_a_sentence(part, word
 
 def test_an_attackers_range_is_its_own_samples_and_somewhat_more():
     table = {
-        "data": {"name": "heart_disease", "clients": 2, "partition": "iid"},
+        "data": {
+            "name": "csv",
+            "path": str(Path(__file__).parents[2] / "examples" / "patients.csv"),
+            "target": "sick",
+            "clients": 2,
+        },
         "model": "tabular",
     }
     seen = []

@@ -24,6 +24,7 @@ def config(**model):
     }
 
 
+@pytest.mark.needs("shakespeare")
 @pytest.mark.parametrize("model", [{}, {"tied": True}, {"lora": 2}], ids=str)
 def test_a_round_of_it_is_charged_to_the_samples_of_each_client(model):
     federation = Federation.from_config(config(**model))
@@ -39,6 +40,7 @@ def test_a_round_of_it_is_charged_to_the_samples_of_each_client(model):
         assert charge.event.parameters["noise_multiplier"] == 1.0
 
 
+@pytest.mark.needs("shakespeare")
 def test_adapters_alone_are_trained_and_sent():
     whole = Federation.from_config(config()).scenario.workload.model
     few = Federation.from_config(config(lora=2)).scenario.workload.model

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -9,6 +10,7 @@ import torch
 
 from privfl import Federation
 
+PATIENTS = Path(__file__).parents[2] / "examples" / "patients.csv"
 PLANTED = """
 data: {name: digits, clients: 8, partition: iid}
 model: {name: mlp, hidden: [32]}
@@ -123,7 +125,10 @@ def test_its_validation_samples_are_used_where_a_run_has_some(privfl, config, tm
 def test_what_is_no_model_of_images_or_no_run_is_refused_with_2(privfl, config, tmp_path):
     privfl(
         "run",
-        config("data: {name: heart_disease}\nmodel: softmax\nrounds: 1\nexecutor: sequential\n"),
+        config(
+            f"data: {{name: csv, path: {PATIENTS}, target: sick, clients: 2}}\n"
+            "model: softmax\nrounds: 1\nexecutor: sequential\n"
+        ),
         "--out",
         tmp_path / "table",
     )

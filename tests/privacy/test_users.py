@@ -335,6 +335,7 @@ def test_a_budget_does_not_add_up_users_and_clients_nor_users_told_apart_otherwi
         budget.opened().hold([other])
 
 
+@pytest.mark.needs("mnist")
 def test_a_config_bounds_the_writers_of_mnist():
     source = {
         "data": {"name": "mnist", "clients": 4, "partition": "iid"},
