@@ -26,6 +26,7 @@ from privfl.engine.compatibility import (
     rule_reads_channel,
     unreadable,
 )
+from privfl.engine.encoding import check_data_seats
 from privfl.engine.opening import too_few
 from privfl.engine.paced import check_pace
 from privfl.engine.releases import refuse_asking, refuse_turns, require_steady
@@ -123,6 +124,7 @@ def check_scenario(scenario: Scenario) -> None:
     if scenario.bound.adaptive:
         _check_adaptive(scenario)
     check_users(scenario)
+    check_data_seats(scenario)
     _check_statistics(scenario)
     _check_noise(scenario)
     _check_rule(scenario)
