@@ -174,6 +174,9 @@ class Config(_Strict):
     ``start``: public, a model that is drawn from the seed; or the folder of a run, from whose model
     and with whose ledger this one goes on.
 
+    ``data_seats`` are what clients make of their own samples before they train: no guarantee, and
+    each beside the attack that breaks it (`privfl list data_seats`).
+
     ``attackers_know`` is the most that an attack may know: nothing, its own updates, all honest
     updates (benign), or the server's rule.
 
@@ -199,6 +202,7 @@ class Config(_Strict):
     mail: Literal["bare", "signed"] = "bare"
     aggregator: Part = {"name": "mean"}
     defences: Parts = []
+    data_seats: Parts = []
     mechanism: Part = {"name": "none"}
     attacks: Parts = []
     relation: Literal["add_remove", "replace_one", "zero_out"] | None = None

@@ -195,6 +195,9 @@ def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario
         sampler=sampler,
         pace=pace,
         defences=[_with("defence", catalog.DEFENCES, part, oracles) for part in config.defences],
+        data_seats=[
+            catalog.build("data_seats", catalog.DATA_SEATS, part) for part in config.data_seats
+        ],
         mechanism=mechanism,
         attackers=attackers,
         attackers_know=config.attackers_know,

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from privfl.core import Buffers, Dataset, Loss, Vector
+from privfl.core import Buffers, ClientDataSeat, Dataset, Loss, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,9 @@ class Forward:
     plan are those of local SGD; ``l2`` is the clip (inf: none), ``local_noise`` the deviation of
     the noise that a client adds to every entry of its update, ``central_noise`` that of the noise
     in the released mean. ``buffers`` is what becomes of running statistics (None: there are none),
-    ``buffers_l2`` the clip of their change. ``weighted`` tells whether clients are weighed by their
-    number of samples, which then is public.
+    ``buffers_l2`` the clip of their change. ``data_seats`` are what clients make of their samples
+    before they train. ``weighted`` tells whether clients are weighed by their number of samples,
+    which then is public.
 
     >>> Forward(nn.Linear(4, 2), lambda m, x, y: m(x).sum(), (4,), 2, lr=0.1).rate(round=3)
     0.1
@@ -53,6 +54,7 @@ class Forward:
     central_noise: float = 0.0
     buffers: Buffers | None = None
     buffers_l2: float = float("inf")
+    data_seats: tuple[ClientDataSeat, ...] = ()
 
     @property
     def tokens(self) -> bool:

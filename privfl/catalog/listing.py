@@ -35,9 +35,11 @@ def describe(what: str) -> list[dict[str, Any]]:
                     sorted(r for r in AGGREGATORS.usable() if AGGREGATORS[r] in maker.kind.runs)
                 ),
             }
+        if what == "data_seats":
+            row["guarantee"] = f"none: broken by {', '.join(maker.broken_by)}"
         if what == "attacks":
             row |= {"family": attacks.family_of(maker), "seat": attacks.seats_of(maker)}
-        if what in ("aggregators", "attacks"):
+        if what in ("aggregators", "attacks", "data_seats"):
             row["paper"] = paper_of(maker)
         row["keys"] = ", ".join(key for key in fields_of(maker, _supplied(what, maker))[0])
         row["is"] = (inspect.getdoc(maker) or "").split("\n\n")[0].replace("\n", " ")

@@ -148,6 +148,12 @@ DEFENCES: PluggedTable[type[Defence]] = PluggedTable(
     ("seats", "needs", "judges"),
 )
 """What stands beside the rule: at the client, before it, after it."""
+DATA_SEATS: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {"ats": data.ATS, "instahide": data.InstaHide},
+    "privfl.data_seats",
+    ("fits", "encode", "maps", "alone", "broken_by"),
+)
+"""What clients make of their own samples before they train."""
 MECHANISMS: PluggedTable[Callable[..., Any]] = PluggedTable(
     {
         "gaussian": dp.Gaussian,
@@ -273,6 +279,8 @@ INFERENCE: PluggedTable[Callable[..., Any]] = PluggedTable(
         "idlg": attacks.IDLG,
         "gauss_newton": attacks.GaussNewton,
         "linear_leakage": attacks.LinearLeakage,
+        "unmixing": attacks.Unmixing,
+        "untransforming": attacks.Untransforming,
         "label_counts": attacks.LabelCounts,
         "statistic_counts": attacks.StatisticCounts,
         "loss_threshold": attacks.LossThreshold,
@@ -345,6 +353,7 @@ SEAMS: Mapping[str, Table] = {
     "attacks": JoinedTable((ATTACKS, INFERENCE)),
     "bounds": BOUNDS,
     "channels": CHANNELS,
+    "data_seats": DATA_SEATS,
     "datasets": JoinedTable((DATASETS, DATA_FILES)),
     "gradients": GRADIENTS,
     "mechanisms": JoinedTable((MECHANISMS, RING_NOISE)),

@@ -40,7 +40,7 @@ from privfl.core.attack_seats import (
 )
 from privfl.core.bundle import Bundle, MalformedBundle, pack_parts, unpack_parts
 from privfl.core.channel import Able, CarriesNoise, Channel, ChannelKind, Encodes, Grouping, Opens
-from privfl.core.dataset import Dataset
+from privfl.core.dataset import ClientDataSeat, Dataset
 from privfl.core.drive import (
     NO_FAULTS,
     Carried,
@@ -233,6 +233,7 @@ __all__ = [
     "Channel",
     "ChannelKind",
     "Charge",
+    "ClientDataSeat",
     "ClientId",
     "ClientMember",
     "ClientSeat",

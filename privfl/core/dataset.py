@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ Span: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """Features ``x`` [n, ...] (float32; int64 tokens for text), labels ``y`` [n] (or [n, length]
-    next tokens), the number of classes.
+    next tokens, or [n, classes] shares of the classes, float32), the number of classes.
 
     ``attributes`` are per-sample facts [n] that nobody trains on: who wrote a digit, a sex, a
     hospital. Natural partitions and property attacks read them. ``groups`` names the values of an
@@ -64,3 +64,38 @@ class Dataset:
     def to(self, device: torch.device | str) -> Dataset:
         """The same samples with features and labels on a device."""
         return replace(self, x=self.x.to(device), y=self.y.to(device))
+
+
+@runtime_checkable
+class ClientDataSeat(Protocol):
+    """A defence on data: a client trains on an encoding of its samples, drawn anew in each round.
+
+    It promises nothing. Every such seat that is known was broken by somebody who knew how it works,
+    so each says by which attacks of the catalogue (``broken_by``), and a run refuses one that names
+    none. ``alone``: whether every sample that comes out is made of one that went in; where several
+    are mixed, one sample moves the gradients of several others, and clipping bounds no sample's
+    share.
+    """
+
+    broken_by: ClassVar[tuple[str, ...]]
+    alone: ClassVar[bool]
+
+    def fits(self, dataset: Dataset) -> None:
+        """Refuse data that cannot be encoded.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+        ...
+
+    def encode(self, dataset: Dataset, rng: torch.Generator) -> Dataset:
+        """As many samples as went in, with labels of their own."""
+        ...
+
+    def maps(
+        self, shape: tuple[int, ...], low: Tensor, high: Tensor
+    ) -> tuple[Callable[[Tensor], Tensor], ...]:
+        """All that it may do to a sample [n, *shape] with features between ``low`` and ``high``
+        [*shape], as everybody can look it up; none where samples are mixed.
+        """
+        ...

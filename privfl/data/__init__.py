@@ -24,11 +24,13 @@ from privfl.data.own import Csv, Npz, Parquet
 from privfl.data.partition import IID, Dirichlet, Natural, Partitioner, Shards, label_counts
 from privfl.data.samples import UNTOLD, Samples, dataset_of, split_of, spooled
 from privfl.data.saved import FILES, HuggingFace
+from privfl.data.seats import ATS, InstaHide
 from privfl.data.shakespeare import Shakespeare
 from privfl.data.split import ByClient, Split
 from privfl.data.users import within_bounds
 
 __all__ = [
+    "ATS",
     "DATASETS",
     "FILES",
     "IID",
@@ -45,6 +47,7 @@ __all__ = [
     "HeartDisease",
     "Holding",
     "HuggingFace",
+    "InstaHide",
     "Mnist",
     "Natural",
     "Npz",

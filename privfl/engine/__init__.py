@@ -21,7 +21,7 @@ from privfl.engine.folder import (
     start_ledger,
     tensors_of,
 )
-from privfl.engine.forward import forward_in, forward_of
+from privfl.engine.forward import facts_in, forward_in, forward_of
 from privfl.engine.journal import Journal
 from privfl.engine.opening import too_few
 from privfl.engine.pace import Clock, Pace, Synchronous
@@ -90,6 +90,7 @@ __all__ = [
     "check_scenario",
     "choose_clients",
     "coins_of",
+    "facts_in",
     "fingerprint",
     "forward_in",
     "forward_of",

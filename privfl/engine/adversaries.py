@@ -41,6 +41,7 @@ from privfl.core import (
     poisons_updates,
 )
 from privfl.engine.client import Conduct
+from privfl.engine.encoding import encoded
 from privfl.engine.order import Order
 from privfl.engine.path import RealPath
 from privfl.engine.records import ACTED, ATTACK
@@ -103,7 +104,10 @@ class Adversaries:
         if data is None and method is not None:  # with all that an attacker knows of its samples
             data = self._honest_data(client)
         index = None if data is not None else self.scenario.clients[client]
-        return Task(client, index, state.clients.get(client, _NEW), data, sent, method)
+        task = Task(client, index, state.clients.get(client, _NEW), data, sent, method)
+        # who trains in a way of its own encodes nothing
+        own_way = method is not None
+        return task if own_way else encoded(task, self.scenario, self.seeds, plan.number)
 
     def obeys(self, client: ClientId, round: int) -> bool:
         """Whether a client runs the honest code up to its update, be it on bad data: attackers

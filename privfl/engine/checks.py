@@ -25,6 +25,7 @@ from privfl.engine.compatibility import (
     rule_reads_channel,
     unreadable,
 )
+from privfl.engine.encoding import check_data_seats
 from privfl.engine.extra import check_extra
 from privfl.engine.opening import too_few
 from privfl.engine.paced import check_pace
@@ -114,6 +115,7 @@ def check_scenario(scenario: Scenario) -> None:
     if scenario.bound.adaptive:
         _check_adaptive(scenario)
     check_users(scenario)
+    check_data_seats(scenario)
     check_extra(scenario)
     _check_noise(scenario)
     _check_rule(scenario)

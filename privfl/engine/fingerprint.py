@@ -99,6 +99,7 @@ def packages_of(scenario: Scenario) -> frozenset[str]:
         scenario.server_optimizer,
         scenario.workload.method,
         *scenario.defences,
+        *scenario.data_seats,
         *(attacker.attack for attacker in scenario.attackers),
     ]
     for part in parts:

@@ -5,11 +5,14 @@ simulates.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from privfl.attacks import Forward
 from privfl.core import BUFFERS, Bound, FlatModel, Loss, Mechanism, Sensitivity, WithMemory
 from privfl.core.dataset import Dataset
+from privfl.engine.encoding import seat_facts
 from privfl.engine.scenario import Scenario
+from privfl.engine.session import MAIL
 from privfl.training import Method, WithStatistics
 
 
@@ -19,7 +22,19 @@ def forward_in(scenario: Scenario) -> Forward:
     made = forward_of(
         work.model, work.loss, work.method, work.data, scenario.bound, scenario.mechanism
     )
-    return replace(made, buffers_l2=float(scenario.part_bound(BUFFERS).l2))
+    return replace(
+        made,
+        buffers_l2=float(scenario.part_bound(BUFFERS).l2),
+        data_seats=tuple(scenario.data_seats),
+    )
+
+
+def facts_in(scenario: Scenario) -> dict[str, Any]:
+    """What everybody is told of a run beside its own facts: whose word a letter's label is, the
+    forward model, and what data seats are worth.
+    """
+    facts = {"mail": MAIL[scenario.mail], "forward": forward_in(scenario)}
+    return facts | seat_facts(scenario)
 
 
 def forward_of(

@@ -12,6 +12,7 @@ from torch import Tensor
 from privfl.core import (
     Bound,
     Channel,
+    ClientDataSeat,
     ClientId,
     CoinSource,
     ConfigError,
@@ -77,6 +78,8 @@ class Scenario:
     ``pace`` says when updates are put together. Where it is not synchronous, who is ready takes
     part, and the sampler takes everybody.
 
+    ``data_seats`` make of each client's samples what it trains on, drawn anew in each round.
+
     With ``validation`` data models are measured on these after each round, and on ``test`` once, at
     the end; ``early_stopping`` chooses the end on these. ``metrics`` are further figures by name.
     """
@@ -112,6 +115,7 @@ class Scenario:
     max_weight: float | None = None
     elsewhere: bool = False
     pace: Pace = Synchronous()
+    data_seats: Sequence[ClientDataSeat] = ()
 
     @property
     def seeds(self) -> CoinSource:

@@ -18,6 +18,7 @@ from privfl.core import (
     Bound,
     Buffers,
     Channel,
+    ClientDataSeat,
     Defence,
     Faults,
     FlatModel,
@@ -38,7 +39,6 @@ from privfl.crypto import Plain
 from privfl.data import Samples, dataset_of
 from privfl.dp import NoBound
 from privfl.engine import (
-    MAIL,
     All,
     Attacker,
     Budget,
@@ -54,8 +54,8 @@ from privfl.engine import (
     Scenario,
     Synchronous,
     check_scenario,
+    facts_in,
     fingerprint,
-    forward_in,
     packages_of,
 )
 from privfl.engine.carrier import Carrier
@@ -129,6 +129,7 @@ class Federation:
         channel: Channel[Any] | None = None,
         aggregator: Rule[Any] | RuleWithMemory[Any, Any] | None = None,
         defences: Sequence[Defence] = (),
+        data_seats: Sequence[ClientDataSeat] = (),
         mechanism: Mechanism | WithMemory | None = None,
         attackers: Sequence[Attacker] = (),
         attackers_know: Knows = "rule",
@@ -168,6 +169,7 @@ class Federation:
             sampler=sampler or All(),
             pace=pace or Synchronous(),
             defences=defences,
+            data_seats=data_seats,
             mechanism=mechanism,
             attackers=attackers,
             attackers_know=attackers_know,
@@ -205,8 +207,7 @@ class Federation:
         refuse_delta(scenario, audit.delta)
         if budget is not None:
             budget.require_delta("audit.delta", audit.delta)
-        forward = forward_in(scenario)
-        facts = {**scenario.facts, "mail": MAIL[scenario.mail], "forward": forward}
+        facts = {**scenario.facts, **facts_in(scenario)}
         scenario = replace(scenario, facts=facts)
         self.scenario, self.audit, self.config = scenario, audit, config
         self._executor, self._thread_count = executor, threads

@@ -40,6 +40,7 @@ from privfl.crypto.primitives import Directory, Identity
 from privfl.dp.memory import NoiseMemory
 from privfl.engine import Budget, Journal, Scenario, check_scenario, over_network
 from privfl.engine.client import BITS, nothing_of
+from privfl.engine.encoding import encoded
 from privfl.engine.order import Order, plans_of, side_of
 from privfl.engine.spending import Spending
 from privfl.flower.disk import Awake, NodeDisk, Remembered
@@ -293,6 +294,7 @@ class NodeParty:
         if not scenario.workload.method.gradient.private:
             spending.enter({})
         task = Task(client, scenario.clients[client], before.state)
+        task = encoded(task, scenario, order.side.seeds, number)
         out = torch.empty(1, order.plan.d)
         (result,) = Sequential(scenario.workload).train(base, [task], out, order.side.seeds)
         if scenario.workload.method.gradient.private:

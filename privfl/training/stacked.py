@@ -121,6 +121,7 @@ class Stacked:
             if (
                 task.method is not None
                 or task.samples(self.workload.data).n == 0
+                or (task.data is not None and task.data.y.is_floating_point())
                 or sent.parameters.shape != broadcast.parameters.shape
                 or sent.aux.keys() != broadcast.aux.keys()
             ):

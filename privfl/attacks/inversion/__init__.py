@@ -13,6 +13,8 @@ from privfl.attacks.inversion.loki import Loki, alone, lokied
 from privfl.attacks.inversion.matching import DLG, IDLG, GradientInversion
 from privfl.attacks.inversion.statistic_counts import StatisticCounts
 from privfl.attacks.inversion.tableak import TabLeak
+from privfl.attacks.inversion.unmixing import Unmixing
+from privfl.attacks.inversion.untransforming import Untransforming
 
 __all__ = [
     "DAGER",
@@ -31,6 +33,8 @@ __all__ = [
     "Loki",
     "StatisticCounts",
     "TabLeak",
+    "Unmixing",
+    "Untransforming",
     "alone",
     "imprinted",
     "lokied",

@@ -88,7 +88,7 @@ class LinearLeakage(Targeted):
                 f" than {min(m, inputs)} apart."
             )
         signed = slopes(observed, forward, knowledge) if b > 1 else None
-        x, sure = _factor(
+        x, sure = factored(
             weight.double(),
             bias.double(),
             b,
@@ -114,7 +114,7 @@ class LinearLeakage(Targeted):
         )
 
 
-def _factor(
+def factored(
     W: Tensor,
     bias: Tensor,
     b: int,
@@ -151,11 +151,11 @@ def _factor(
     for attempt in range(tries if b > 1 else 1):
         known = sure
         if attempt or not len(pool):
-            pool = torch.cat([pool, _sparse_directions(L, starts, blur, rng)])
-        zeros = _zeros(pool, L, blur)
+            pool = torch.cat([pool, sparse_directions(L, starts, blur, rng)])
+        zeros = zeros_of(pool, L, blur)
         order = zeros.argsort(descending=True)[: 64 * b]
         pool, zeros = pool[order], zeros[order]
-        Q, sure = _independent(
+        Q, sure = independent(
             pool, zeros, b, at_least=max(beyond, 0.7 * float(zeros[0])) if b > 1 else 0.0
         )
         idle = 0 if sure > known else idle + 1
@@ -167,7 +167,7 @@ def _factor(
     return X, sure
 
 
-def _sparse_directions(
+def sparse_directions(
     L: Float[Tensor, "m b"], starts: int, blur: float, rng: torch.Generator
 ) -> Float[Tensor, "starts b"]:
     """Unit vectors q at local minima of the sum of |L q|, rounded off at e, with e shrinking from
@@ -209,14 +209,16 @@ def _sharpened(
     return q.squeeze(2)
 
 
-def _zeros(pool: Float[Tensor, "k b"], L: Float[Tensor, "m b"], blur: float) -> Float[Tensor, " k"]:
+def zeros_of(
+    pool: Float[Tensor, "k b"], L: Float[Tensor, "m b"], blur: float
+) -> Float[Tensor, " k"]:
     """The share of zeros in L q."""
     z = (pool @ L.T).abs()
     share: Tensor = (z < _BLURS * blur).to(L.dtype).mean(dim=1)
     return share
 
 
-def _independent(
+def independent(
     pool: Float[Tensor, "k b"], zeros: Float[Tensor, " k"], b: int, at_least: float
 ) -> tuple[Float[Tensor, "b b"], int]:
     """The b sparsest directions, as columns, that are no combination of sparser ones; and how many
