@@ -25,7 +25,8 @@ class Threat:
     ``adversary`` None: the strongest against whom the noise can protect, the server for noise at
     clients or in shares, whoever reads the released models for noise that the server adds itself.
     ``colluders`` clients tell the adversary what they know: their own shares of distributed noise,
-    and whether they were drawn. ``sees_cohort`` None: only the server does, which draws it.
+    and who takes part in a round with them, as a round's plan says. ``sees_cohort`` None: the
+    server does, which draws it, and clients that take part.
 
     Sampling makes a release cheaper only against those who do not learn who was drawn
     (amplification by sampling: Kasiviswanathan et al. 2011; Balle, Barthe, Gaboardi 2018). With
@@ -35,10 +36,10 @@ class Threat:
 
     Raises:
         ConfigError: an unknown adversary or sampling, fewer than 0 colluders, colluders beside a
-            server that is alone, clients that collude and are none, or a server that does not see
-            whom it draws.
+            server that is alone, clients that collude and are none, a server that does not see whom
+            it draws, or clients that do not see with whom they take part.
 
-    >>> Threat("server_and_clients", colluders=2).sees_cohort is None
+    >>> Threat("server_and_clients", colluders=2).learns_cohorts
     True
     """
 
@@ -69,3 +70,13 @@ class Threat:
                 " amplified against it. Leave sees_cohort out, or set adversary to"
                 " model_recipients."
             )
+        if self.colluders and self.sees_cohort is False:
+            raise ConfigError(
+                f"threat.sees_cohort is false, and threat.colluders is {self.colluders}: clients"
+                " that take part are told who does. Leave sees_cohort out, or colluders."
+            )
+
+    @property
+    def learns_cohorts(self) -> bool:
+        """Whether the adversary is said to see who was drawn, or has clients that are told."""
+        return bool(self.sees_cohort) or self.colluders > 0

@@ -82,19 +82,6 @@ def played_again(
     return (*left, *made)
 
 
-def among_colluders(drawn: Sampling, colluders: int) -> Sampling:
-    """How a client is drawn for those who collude: of a sample of fixed size they know which places
-    are not theirs.
-
-    >>> among_colluders(Sampling("fixed_size", 0.5, 10), 5).rate
-    1.0
-    """
-    others = max(drawn.population - colluders, 1)
-    if drawn.scheme != "fixed_size" or not colluders:
-        return drawn
-    return replace(drawn, rate=min(1.0, drawn.rate * drawn.population / others))
-
-
 def over_block(charge: Charge, run: RunNoise[Any], memory: NoiseMemory) -> Charge:
     """The charge of a round of correlated noise as that of all rounds of its block."""
     spans = replace(charge, round=memory.first, last=charge.round, cohort=None)

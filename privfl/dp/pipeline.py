@@ -33,7 +33,7 @@ from privfl.core import (
     UserBounds,
     Vector,
 )
-from privfl.dp.charges import among_colluders, over_block, stepped
+from privfl.dp.charges import over_block, stepped
 from privfl.dp.joint import farther, together
 from privfl.dp.made import Made
 from privfl.dp.memory import NoiseMemory
@@ -262,7 +262,7 @@ class Pipeline:
             Charge(
                 plan.number,
                 event,
-                among_colluders(self.sampling, self.colluders),
+                self.sampling,
                 unit=self.neighbours.unit,
                 relation=self.neighbours.relation,
                 subject=self.neighbours.unit,

@@ -112,7 +112,7 @@ def pipeline_of(
     clients = round(sampling.expected)
     against = adversary_of(threat, channel, clients=clients, central=central, noised=noised)
     scheduled = sampling.scheme in ("shuffled", "arrival")
-    sees_cohort = local or shares is not None or scheduled or bool(threat.sees_cohort)
+    sees_cohort = local or shares is not None or scheduled or threat.learns_cohorts
     drawn = sampling.scheme == "poisson" and sampling.rate < 1
     derived: NeighbourRelation = "replace_one"
     if shares is not None or over is not None:

@@ -38,6 +38,7 @@ from privfl.dp import (
     Gaussian,
     LocalGaussian,
     epsilon,
+    sentence,
     spend,
 )
 from privfl.engine import Attacker, FixedSize, Poisson, read_ledger
@@ -261,6 +262,19 @@ def test_a_cohort_that_is_seen_amplifies_nothing_and_shows_who_is_there(federati
         federation(camps(5), threat=seen, relation="add_remove", **SAMPLED)
 
 
+@pytest.mark.parametrize("channel", [Plain(), SecAgg(), Chain()], ids=["plain", "secagg", "chain"])
+def test_nothing_is_amplified_against_clients_that_take_part(channel, federation, camps):
+    """They are told the cohort: with one of them, who was not drawn is known not to be there."""
+    parts = {"mechanism": Gaussian(1.0), "sampler": FixedSize(4), "rounds": 2, "channel": channel}
+    apart = federation(camps(5), threat=Threat(sampling="secret"), **parts).run()
+    assert all(charge.cohort_hidden for charge in apart.ledger.charges)
+    run = federation(camps(5), threat=Threat(colluders=1, sampling="secret"), **parts).run()
+    assert not any(charge.cohort_hidden for charge in run.ledger.charges)
+    assert only(run).rdp > only(apart).rdp
+    told = sentence(only(run), run.ledger.charges)
+    assert "with 1 clients that collude, who sees each cohort" in told
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [
@@ -268,6 +282,7 @@ def test_a_cohort_that_is_seen_amplifies_nothing_and_shows_who_is_there(federati
         ({"adversary": "server", "colluders": 2}, "server_and_clients"),
         ({"adversary": "server_and_clients"}, "how many"),
         ({"colluders": -1}, "at least 0"),
+        ({"colluders": 1, "sees_cohort": False}, "told who does"),
     ],
 )
 def test_threats_that_cannot_be_are_refused_in_words(how, words):
@@ -379,15 +394,6 @@ def test_a_server_that_reads_every_row_is_refused_where_rows_carry_one_share(fed
     channel = Readable(noise=DistributedSkellam(2.0), bits=20, fidelity="ideal")
     with pytest.raises(ConfigError, match="read single updates"):
         federation(camps(5), channel=channel, aggregator=Mean())
-
-
-def test_clients_that_collude_know_which_places_of_a_fixed_cohort_are_not_theirs(federation, camps):
-    parts = {"mechanism": Gaussian(1.0), "sampler": FixedSize(4), "rounds": 2}
-    alone = federation(camps(5), **parts).run()
-    known = federation(camps(5), threat=Threat(colluders=4), **parts).run()
-    assert {c.sampling.rate for c in alone.ledger.charges} == {0.4}
-    assert [c.sampling.rate for c in known.ledger.charges] == [pytest.approx(4 / 6)] * 2
-    assert only(known).rdp > only(alone).rdp
 
 
 # ---- delta
