@@ -31,6 +31,7 @@ CHANNELS = [
     "secagg",
     "bucketed_secagg",
     "additive_sharing",
+    "chain",
     "two_server",
     "bfv",
     "ckks",

@@ -6,6 +6,7 @@ import torch
 from privfl.federation import Federation
 
 FINER = {"name": "sgd", "weighting": "uniform", "steps": 2}
+BALL = {"eps": 0.3, "low": -0.8118, "high": 1.8472}
 SCAFFOLD = {"name": "scaffold", "steps": 2}
 CASES = {
     "plain": {"channel": "plain"},
@@ -39,6 +40,33 @@ CASES = {
         "model": {"name": "resnet20", "norm": "batch", "width": 2},
         "training": {**FINER, "buffers": "local"},
         "rounds": 2,
+    },
+    "BatchNorm frozen, over a chain": {
+        "model": {"name": "resnet20", "norm": "batch", "width": 2},
+        "training": {**FINER, "buffers": "frozen"},
+        "channel": "chain",
+        "rounds": 1,
+    },
+    "SCAFFOLD over a chain": {
+        "training": SCAFFOLD,
+        "channel": "chain",
+        "bound": {"name": "clip", "l2": 1.0, "parts": {"control": 1.0}},
+        "rounds": 2,
+    },
+    "against worst points": {
+        "training": {**FINER, "adversarial": {"name": "pgd", "steps": 2, **BALL}},
+        "rounds": 2,
+    },
+    "against points that go on to the next batch": {
+        "training": {**FINER, "adversarial": {"name": "free", "replays": 2, **BALL}},
+        "rounds": 2,
+    },
+    "clients drawn at rates of their own": {
+        "sampler": {
+            "name": "personal_poisson",
+            "rates": {"strict": 0.5, "usual": 0.9},
+            "members": {"strict": [0]},
+        },
     },
     "adaptive clip over bfv": {
         "channel": "bfv",
