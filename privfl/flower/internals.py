@@ -79,7 +79,10 @@ def pulled_from(grid: Any, names: Sequence[str]) -> list[Any]:
         client.ConfirmMessageReceived(
             ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id=name)
         )
-        found.append(_with_content(told, inflated()))
+        try:
+            found.append(_with_content(told, inflated()))
+        except Exception as error:  # what a node made of its bytes ends no run of the others
+            LOG.warning("a reply cannot be read: %s: %s", type(error).__name__, error)
     return found
 
 
