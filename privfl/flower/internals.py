@@ -22,7 +22,7 @@ from privfl.flower.records import NAME
 LOG = logging.getLogger("privfl.network")
 NODES = ("flwr.app", "flwr.supernode.fleet_http_connection")
 """What a node imports of Flower, for who starts many of them."""
-_SOON = 0.05
+_SOON = 0.1
 """Seconds: a message can be seen before what is in it, and Flower would wait for a second."""
 
 

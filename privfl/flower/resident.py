@@ -17,9 +17,9 @@ from privfl.flower.wire import pause
 LOG = logging.getLogger("privfl.network")
 AWAY = 0.5
 """Seconds until a SuperLink that does not answer is asked again."""
-LEAST, MOST, SHARE = 0.1, 0.5, 0.5
-"""How long a node waits from one look for mail to the next (`wire.pause`): a look takes more than a
-kilobyte, most of it headers, so they become few where an answer takes long.
+LEAST, MOST, SHARE = 0.15, 0.5, 0.75
+"""How long a node waits from one look for mail to the next (`wire.pause`), and from an answer to
+the first: a look takes a kilobyte, most of it headers, and others have to answer as well.
 """
 
 
@@ -68,3 +68,4 @@ def _serve(fleet: internals.Fleet, answer: Callable[[bytes], bytes], stop: threa
         except Exception as lost:  # a run that ended meanwhile, say: there will be others
             LOG.warning("an envelope is lost: %s: %s", type(lost).__name__, lost)
         last = time.monotonic()
+        stop.wait(LEAST)

@@ -82,6 +82,7 @@ CASES = {
         "data": {"name": "digits", "clients": 5},
         "channel": "two_server",
         "aggregator": {"name": "krum", "f": 1, "m": 2},
+        "rounds": 2,
     },
 }
 
