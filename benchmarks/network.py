@@ -62,9 +62,8 @@ def sizes(quick: bool) -> Iterator[Row]:
     for name, found in _measured("bytes", quick).items():
         case = f"{name}, 3 nodes, d=100k"
         both, due = found["up"] + found["down"], found["protocol"] + found["model"]
-        if name == "plain":
-            peer = "Outcome.bytes_sent"
-            yield cost(case, peer, "bytes up a round", found["up"], found["protocol"], 1 / 1.05)
+        peer = "Outcome.bytes_sent"
+        yield cost(case, peer, "bytes up a round", found["up"], found["protocol"], 1 / 1.05)
         peer = "Outcome.bytes_sent and the model"
         yield cost(case, peer, "bytes both ways a round", both, due, 1 / 1.05)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -116,6 +117,7 @@ def on_this_machine(
     authentication, and a process for each client and helper.
     """
     require_flower()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nobody stays behind
     settled, folder = load(config, settings or ()), out or fresh(config.stem)
     with tempfile.TemporaryDirectory(prefix="privfl-net-") as name:
         home = at or Path(name) / "fed"

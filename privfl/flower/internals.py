@@ -17,11 +17,12 @@ from typing import Any
 
 from privfl.core import ConfigError
 from privfl.crypto.primitives import private_file
+from privfl.flower.records import NAME
 
 LOG = logging.getLogger("privfl.network")
 NODES = ("flwr.app", "flwr.supernode.fleet_http_connection")
 """What a node imports of Flower, for who starts many of them."""
-_SOON = 0.05
+_SOON = 0.1
 """Seconds: a message can be seen before what is in it, and Flower would wait for a second."""
 
 
@@ -59,6 +60,10 @@ def pulled_from(grid: Any, names: Sequence[str]) -> list[Any]:
     came = client.PullMessages(PullAppMessagesRequest(message_ids=list(names)))
     found: list[Any] = []
     for told, tree in zip(came.messages_list, came.message_object_trees, strict=True):
+        asked = told.metadata.reply_to_message_id  # a resident node leaves it to us to confirm it
+        client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id=asked)
+        )
         if told.HasField("error"):
             found.append(message_from_proto(told))
             continue
@@ -74,8 +79,23 @@ def pulled_from(grid: Any, names: Sequence[str]) -> list[Any]:
         client.ConfirmMessageReceived(
             ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id=name)
         )
-        found.append(inflated())
+        try:
+            found.append(_with_content(told, inflated()))
+        except Exception as error:  # what a node made of its bytes ends no run of the others
+            LOG.warning("a reply cannot be read: %s: %s", type(error).__name__, error)
     return found
+
+
+def _with_content(told: Any, inflated: Any) -> Any:
+    """A reply: what was pulled is a message, or the one record of a message that was told of."""
+    from flwr.app import Message, RecordDict
+    from flwr.common.serde import message_from_proto
+
+    if isinstance(inflated, Message):
+        return inflated
+    reply = message_from_proto(told)
+    reply.content = RecordDict({NAME: inflated})
+    return reply
 
 
 def went_away(message: Any) -> bool:
@@ -114,11 +134,15 @@ class Fleet:
     send: Callable[..., Any]
     pull: Callable[[int, str], bytes]
     push: Callable[..., None]
-    confirm: Callable[[int, str], None]
 
     def answer(self, came: tuple[Any, Any], content: Callable[[Any], Any]) -> None:
-        """Take a message, and send the reply whose content is made of its own."""
-        from flwr.app import Message
+        """Take a message, and send the reply whose content is made of its own.
+
+        Every object is a request in each direction, of a kilobyte beside its bytes, so only the
+        record in the message is asked for, and the reply is pushed as its record alone. That the
+        message came is confirmed by who takes the reply.
+        """
+        from flwr.app import ConfigRecord, Message, RecordDict
         from flwr.supercore.inflatable.inflatable_object import (
             get_all_nested_objects,
             get_object_tree,
@@ -129,18 +153,21 @@ class Fleet:
 
         message, tree = came
         run, name = message.metadata.run_id, message.metadata.message_id
-        inflated = _inflating(name, tree, lambda one: self.pull(run, one))
-        self.confirm(run, name)
-        asked = inflated()
-        asked.metadata.__dict__["_message_id"] = name
+        held = [record for part in tree.children for record in part.children]
+        if len(held) != 1:
+            raise ValueError(f"a message holds {len(held)} records, and a resident node reads one")
+        inflated = _inflating(held[0].object_id, held[0], lambda one: self.pull(run, one))
         began = time.monotonic()
-        said = content(asked.content)
+        said = content(RecordDict({NAME: inflated()}))
+        record = said[NAME]
+        if isinstance(record, ConfigRecord):
+            record["to"] = name[:16]  # Flower names what travels by its bytes: no two are the same
         TaskIdentity.run_id = run
-        reply: Any = Message(said, reply_to=asked)
+        reply: Any = Message(said, reply_to=message)
         with no_object_id_recompute():
-            reply.metadata.__dict__["_message_id"] = reply.object_id
-            objects = get_all_nested_objects(reply)
-            wanted, session = self.send(reply, get_object_tree(reply), time.monotonic() - began)
+            reply.metadata.__dict__["_message_id"] = record.object_id
+            objects = get_all_nested_objects(record)
+            wanted, session = self.send(reply, get_object_tree(record), time.monotonic() - began)
             push_objects(
                 objects,
                 push_object_fn=lambda one, raw: self.push(run, session, one, raw),
@@ -148,7 +175,7 @@ class Fleet:
             )
 
 
-def away(error: Exception) -> bool:
+def away(error: BaseException) -> bool:
     """Whether a SuperLink is away and may be back; otherwise it does not know this node."""
     import httpx
 
@@ -169,12 +196,14 @@ def fleet(address: str, ca: Path, key: Path) -> Iterator[Fleet]:
     from cryptography.hazmat.primitives import serialization
     from flwr.supercore.task_identity import TaskIdentity
     from flwr.supernode import fleet_http_connection as flowers
+    from flwr.supernode.fleet_http_client import FleetHttpClient
 
     # Flower ends the process where a SuperLink is away or does not know the node yet: by a thread
     # that exits, and by a signal to itself after a sleep of seconds. A resident node tries again.
     flowers.flwr_exit = _raised
     flowers.signal = SimpleNamespace(SIGINT=0)  # signal 0 does nothing
     flowers.make_simple_http_retry_invoker = _patient
+    flowers.FleetHttpClient = _brief(FleetHttpClient)
     private: Any = serialization.load_ssh_private_key(private_file.read(key), None)
     keys, certificates = (private, private.public_key()), ca.read_bytes()
     noted = key.with_name("node.id")
@@ -182,20 +211,33 @@ def fleet(address: str, ca: Path, key: Path) -> Iterator[Fleet]:
         connection = flowers.http_request_response(
             address, False, root_certificates=certificates, authentication_keys=keys
         )
-        node, receive, send, _, _, pull, push, confirm = connection.__enter__()
+        node, receive, send, _, _, pull, push, _ = connection.__enter__()
     except ConnectionError:
         _ended(address, certificates, keys, noted)
         raise
     try:
         noted.write_text(str(node), encoding="ascii")
         TaskIdentity.node_id, TaskIdentity.task_id = node, 0
-        yield Fleet(receive, send, pull, push, confirm)
+        yield Fleet(receive, send, pull, push)
     finally:
         connection.__exit__(None, None, None)
 
 
 def _raised(code: object, message: str | None = None, **_: object) -> None:
     raise ConnectionError(f"{message or code}")
+
+
+def _brief(client: Any) -> Any:
+    """Flower's client without the headers of its HTTP library that nothing asks for, which it says
+    with each request.
+    """
+
+    class Brief(client):  # type: ignore[misc]
+        def __init__(self, *args: Any, **given: Any) -> None:
+            super().__init__(*args, **given)
+            self._client.headers.clear()
+
+    return Brief
 
 
 def _patient() -> Any:

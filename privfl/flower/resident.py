@@ -17,6 +17,10 @@ from privfl.flower.wire import pause
 LOG = logging.getLogger("privfl.network")
 AWAY = 0.5
 """Seconds until a SuperLink that does not answer is asked again."""
+LEAST, MOST, SHARE = 0.15, 0.5, 0.75
+"""How long a node waits from one look for mail to the next (`wire.pause`), and from an answer to
+the first: a look takes a kilobyte, most of it headers, and others have to answer as well.
+"""
 
 
 def serve(
@@ -57,10 +61,11 @@ def _serve(fleet: internals.Fleet, answer: Callable[[bytes], bytes], stop: threa
             stop.wait(AWAY)  # it may be back, and still know this node
             continue
         if came is None:
-            stop.wait(pause(time.monotonic() - last))
+            stop.wait(pause(time.monotonic() - last, LEAST, MOST, SHARE))
             continue
-        last = time.monotonic()
         try:
             fleet.answer(came, lambda asked: content_of(answer(envelope_in(asked) or b"")))
         except Exception as lost:  # a run that ended meanwhile, say: there will be others
             LOG.warning("an envelope is lost: %s: %s", type(lost).__name__, lost)
+        last = time.monotonic()
+        stop.wait(LEAST)

@@ -96,14 +96,16 @@ def set_up(
 
 
 def default_policy() -> dict[str, Any]:
-    """Sums of two clients or more, any of privfl's own trainings, no foreign code.
+    """Sums of two clients or more, any of privfl's own trainings, no foreign code. A chain, in
+    which two other clients read an update, is for an operator to allow.
 
-    >>> "plain" in default_policy()["channels"], default_policy()["code"]
-    (False, [])
+    >>> [name in default_policy()["channels"] for name in ("secagg", "plain", "chain")]
+    [True, False, False]
     """
     built_in = catalog.CHANNELS.built_in
+    totals = [name for name, kind in built_in.items() if kind.kind.opens == "total"]
     return {
-        "channels": [name for name, kind in built_in.items() if kind.kind.opens == "total"],
+        "channels": [name for name in totals if name != "chain"],
         "training": list(catalog.TRAINING.built_in),
         "quorum": 2,
         "l2": None,
@@ -123,8 +125,10 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _node_key(path: Path) -> str:
-    """A key by which the SuperLink knows a node (EC P-384, OpenSSH); its public half as PEM."""
-    key = ec.generate_private_key(ec.SECP384R1())
+    """A key by which the SuperLink knows a node (EC P-256, OpenSSH); its public half as PEM,
+    which is in every request, beside a signature.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
     raw = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.OpenSSH,

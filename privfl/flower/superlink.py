@@ -17,7 +17,7 @@ from privfl.config import load
 from privfl.core import PrivflError
 from privfl.crypto.primitives import Directory, Identity
 from privfl.flower.grid_wire import GridWire, in_one_form, nodes_of
-from privfl.flower.internals import control
+from privfl.flower.internals import away, control
 from privfl.flower.wire import Patience
 
 LOG = logging.getLogger("privfl.network")
@@ -128,7 +128,15 @@ def played(address: str, ca: Path, told: Mapping[str, Any], app: Mapping[str, st
     """
     misses = 0
     with control(address, ca) as its:
-        run = its.start(app, told)
+        try:
+            run = its.start(app, told)
+        except (Exception, SystemExit) as gone:
+            if not away(gone):
+                raise
+            raise RunLost(
+                f"the SuperLink at {address} does not answer ({type(gone).__name__}): start it"
+                " (privfl net server), and run again when it says that it listens."
+            ) from None
         if run is None:
             raise RunLost("the SuperLink did not start the run; its log says why.")
         while True:
@@ -144,7 +152,8 @@ def played(address: str, ca: Path, told: Mapping[str, Any], app: Mapping[str, st
                     ) from None
                 continue
             if how:
-                raise RunLost(f"the run ended early: {how}. Go on with it (--resume).")
+                why = how.rstrip(" .")
+                raise RunLost(f"the run ended early: {why}. Go on with it (--resume).")
             if how is not None:
                 return
 

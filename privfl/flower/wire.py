@@ -36,11 +36,11 @@ class Patience:
     mail: float = 60.0
 
 
-def pause(quiet: float, least: float = 0.05, most: float = 0.5) -> float:
+def pause(quiet: float, least: float = 0.05, most: float = 0.5, share: float = 0.1) -> float:
     """Seconds from one look for mail to the next, where none has come for ``quiet`` seconds: a
-    tenth of them, so that looking costs little and adds little to what is waited for anyway.
+    share of them, so that looking costs little and adds little to what is waited for anyway.
 
     >>> [pause(seconds) for seconds in (0.0, 2.0, 60.0)]
     [0.05, 0.2, 0.5]
     """
-    return min(max(quiet / 10, least), most)
+    return min(max(quiet * share, least), most)

@@ -118,13 +118,13 @@ class Hostile:
             if not content.startswith(b"ConfigRecord"):
                 continue
             record = ConfigRecord.inflate(content)
-            key, raw = next(iter(record.items()), ("", None))
+            raw = record.get("envelope")
             found = relays.label(raw) if isinstance(raw, bytes) else None
             if found is None:
                 continue
             arrived = self.tapped(found.sender if back else found.receiver, back, raw)
             if arrived is not None:
-                self.given[name] = ConfigRecord({key: arrived}).deflate()
+                self.given[name] = ConfigRecord({**record, "envelope": arrived}).deflate()
             self.judged[tree.object_id] = arrived is not None
             return arrived is not None
         return True

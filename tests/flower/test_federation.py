@@ -220,6 +220,12 @@ def test_net_local_ends_with_the_bits_of_privfl_run(name, tmp_path):
     assert torch.equal(model(tmp_path / "net"), model(tmp_path / "alone"))
 
 
+def test_a_superlink_that_is_not_there_is_one_sentence(tmp_path):
+    setup.set_up(tmp_path / "fed", 1, (), local.HOST, local._free_port())
+    with pytest.raises(local.RunLost, match=r"does not answer .* start it \(privfl net server\)"):
+        local.play(tmp_path / "fed" / "server", load(BASE), tmp_path / "run")
+
+
 def test_another_machine_starts_no_code_beside_the_servers_keys(fed):
     """The SuperLink believes this machine who it speaks for, so a request can be another's."""
     host, port = local.address_of(fed.folder / "server")

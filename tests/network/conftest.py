@@ -32,6 +32,7 @@ CHANNELS = [
     "chain",
     "bucketed_secagg",
     "additive_sharing",
+    "chain",
     "two_server",
     "bfv",
     "ckks",

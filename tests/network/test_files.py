@@ -1,6 +1,8 @@
 """What a federation's folder holds, and who may read it."""
 
+import re
 import stat
+from pathlib import Path
 
 import pytest
 import yaml
@@ -87,3 +89,17 @@ def test_a_key_that_others_can_read_is_refused(fed):
         party_in(fed / "client-0")
     with pytest.raises(ConfigError, match="cannot read"):
         NodeConfig.read(fed / "nowhere")
+
+
+def test_a_node_with_the_file_of_the_page_takes_part_in_the_run_of_the_page(make, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "network.md").read_text(encoding="utf-8")
+    run, file = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
+    told = NodeConfig.model_validate(file)
+    table = tmp_path / "patients.csv"
+    table.write_text(
+        "age,outcome\n" + "".join(f"{i},{'yes' if i % 2 else 'no'}\n" for i in range(20))
+    )
+    assert own_samples({**told.data, "path": str(table)}).classes == 2
+    machines = make(3, policies={f"client/{i}": told.policy for i in range(3)})
+    history = machines.federation({**run, "rounds": 1}).run().history
+    assert [(record.survivors, record.incidents) for record in history] == [(3, ())]

@@ -6,6 +6,7 @@ import torch
 from privfl.federation import Federation
 
 FINER = {"name": "sgd", "weighting": "uniform", "steps": 2}
+BALL = {"eps": 0.3, "low": -0.8118, "high": 1.8472}
 SCAFFOLD = {"name": "scaffold", "steps": 2}
 CASES = {
     "plain": {"channel": "plain"},
@@ -44,6 +45,33 @@ CASES = {
         "channel": {"name": "chain", "rotation": True},
         "rounds": 2,
     },
+    "BatchNorm frozen, over a chain": {
+        "model": {"name": "resnet20", "norm": "batch", "width": 2},
+        "training": {**FINER, "buffers": "frozen"},
+        "channel": "chain",
+        "rounds": 1,
+    },
+    "SCAFFOLD over a chain": {
+        "training": SCAFFOLD,
+        "channel": "chain",
+        "bound": {"name": "clip", "l2": 1.0, "parts": {"control": 1.0}},
+        "rounds": 2,
+    },
+    "against worst points": {
+        "training": {**FINER, "adversarial": {"name": "pgd", "steps": 2, **BALL}},
+        "rounds": 2,
+    },
+    "against points that go on to the next batch": {
+        "training": {**FINER, "adversarial": {"name": "free", "replays": 2, **BALL}},
+        "rounds": 2,
+    },
+    "clients drawn at rates of their own": {
+        "sampler": {
+            "name": "personal_poisson",
+            "rates": {"strict": 0.5, "usual": 0.9},
+            "members": {"strict": [0]},
+        },
+    },
     "adaptive clip over bfv": {
         "channel": "bfv",
         "bound": {"name": "adaptive_clip"},
@@ -58,6 +86,7 @@ CASES = {
         "data": {"name": "digits", "clients": 5},
         "channel": "two_server",
         "aggregator": {"name": "krum", "f": 1, "m": 2},
+        "rounds": 2,
     },
 }
 

@@ -12,6 +12,7 @@ READS = {
     "plain": Rows,
     "secagg": Total,
     "additive_sharing": Total,
+    "chain": None,
     "two_server": None,
     "paillier": None,
     "bfv": None,
@@ -20,6 +21,8 @@ READS = {
     "one_time_rlwe": None,
 }
 """Of the letters to the server of a round, by `Channel.decode` without anybody's member."""
+
+SETTINGS = {"secagg": {"mode": "active"}, "paillier": {"key_bits": 512, "insecure_for_tests": True}}
 
 
 def carried(federation):
@@ -48,8 +51,7 @@ def models_in(exchanges):
 
 @pytest.mark.parametrize("channel", READS)
 def test_a_relay_reads_of_a_round_what_the_page_says(channel, make, base):
-    given = {"name": channel, "mode": "active"} if channel == "secagg" else channel
-    config = {**base, "rounds": 1, "channel": given}
+    config = {**base, "rounds": 1, "channel": {"name": channel, **SETTINGS.get(channel, {})}}
     federation = make(3).federation(config)
     run, exchanges = carried(federation)
     mail, _ = read_by_relay(exchanges)

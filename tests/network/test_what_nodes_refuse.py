@@ -218,3 +218,38 @@ def test_keys_of_somebody_else_are_refused(make, base):
     machines = make(3)
     with pytest.raises(ConfigError, match="these are the keys of dealer"):
         federation_over(load(base), None, machines.keys["dealer"], Directory())
+
+
+IN_SIMULATED_TIME = [
+    {"name": "buffered", "k": 2, "concurrency": 3},
+    {"name": "stale_synchronous", "k": 2, "slack": 1},
+    {"name": "every_bucket", "buckets": 3, "concurrency": 3},
+]
+
+
+@pytest.mark.parametrize("pace", IN_SIMULATED_TIME, ids=lambda pace: pace["name"])
+def test_a_pace_of_simulated_time_is_refused_before_anybody_is_asked(pace, make, base):
+    asked = []
+
+    def tap(who, back, raw):
+        asked.append(who)
+        return raw
+
+    with pytest.raises(ConfigError, match="is played in simulated time, and these clients are on"):
+        make(3).federation({**base, "pace": pace}, tap).run()
+    assert not asked
+
+
+def test_rates_that_a_seed_draws_are_refused_under_noise_before_anybody_is_asked(make, base):
+    asked = []
+
+    def tap(who, back, raw):
+        asked.append(who)
+        return raw
+
+    config = {**base, "mechanism": {"name": "gaussian", "noise_multiplier": 1.0}}
+    config["sampler"] = {"name": "personal_poisson", "rates": {"a": 0.3, "b": 0.6}}
+    config["sampler"]["members"] = {"a": [0]}
+    with pytest.raises(ConfigError, match="so a lower rate saves nothing"):
+        make(3).federation(config, tap).run()
+    assert not asked
