@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from privfl.attacks import (
     DAGER,
+    SPEAR,
     BlackBoxProperty,
     ClientPresence,
     EmbeddingLeakage,
@@ -73,6 +74,7 @@ def attacks_of(effort: Effort) -> Attacks:
         optimised = (GradientInversion(iterations=200, tune=True),)
         shadows = (ShadowMembership("lira_online"), ShadowMembership("rmia"))
     elif effort == "high":
+        closed = (*closed, SPEAR(), SPEAR(target="sum"))
         optimised = (
             GradientInversion(iterations=2000, restarts=4, tune=True),
             GradientInversion(iterations=2000, restarts=4, tune=True, target="sum"),

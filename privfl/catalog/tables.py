@@ -273,6 +273,7 @@ INFERENCE: PluggedTable[Callable[..., Any]] = PluggedTable(
         "idlg": attacks.IDLG,
         "gauss_newton": attacks.GaussNewton,
         "linear_leakage": attacks.LinearLeakage,
+        "spear": attacks.SPEAR,
         "label_counts": attacks.LabelCounts,
         "statistic_counts": attacks.StatisticCounts,
         "loss_threshold": attacks.LossThreshold,
