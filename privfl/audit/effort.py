@@ -25,6 +25,7 @@ from privfl.attacks import (
     ShadowMembership,
     StatisticCounts,
     SubjectMembership,
+    TabLeak,
     UpdateMembership,
 )
 from privfl.audit.games.property import MIRRORED
@@ -110,6 +111,19 @@ def on_statistics(effort: Effort) -> tuple[Inference, ...]:
     if effort == "high":
         return (*counted, GradInversion(tune=True), GradInversion(tune=True, target="sum"))
     return (*counted, GradInversion(iterations=200, seeds=1, tune=True))
+
+
+def on_tables(effort: Effort) -> tuple[Inference, ...]:
+    """The further attacks on one round of clients whose samples are records of a table.
+
+    >>> [attack.restarts for attack in on_tables("default")]
+    [2]
+    """
+    if effort == "low":
+        return ()
+    if effort == "high":
+        return TabLeak(), TabLeak(target="sum")
+    return (TabLeak(iterations=150, restarts=2),)
 
 
 _UNSCORED: tuple[type[Inference], ...] = (
