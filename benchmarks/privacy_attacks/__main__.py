@@ -15,6 +15,7 @@ from benchmarks.privacy_attacks.reconstruction import (
     labels,
     peers,
     reconstruction,
+    spear,
 )
 from benchmarks.privacy_attacks.shadows import shadows
 from benchmarks.privacy_attacks.statistics import counted, inverted
@@ -25,6 +26,7 @@ from benchmarks.privacy_attacks.tuned import tuned
 
 CASES: dict[str, Case] = {
     "closed_form": closed_form,
+    "spear": spear,
     "reconstruction": reconstruction,
     "peers": peers,
     "labels": labels,

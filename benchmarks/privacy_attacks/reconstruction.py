@@ -12,14 +12,26 @@ from torch import Tensor, nn
 
 from benchmarks.breaching_env import breaching
 from benchmarks.harness import Row, cost, gain
-from benchmarks.privacy_attacks.runs import HIGH, LOW, convnet, decibels, large, mean, play, recipe
+from benchmarks.privacy_attacks.runs import (
+    HIGH,
+    LOW,
+    blurred,
+    convnet,
+    decibels,
+    large,
+    mean,
+    play,
+    recipe,
+)
 from privfl.attacks import (
+    SPEAR,
     Forward,
     GaussNewton,
     GradientInversion,
     Knowledge,
     LabelCounts,
     LinearLeakage,
+    Reconstruction,
 )
 from privfl.audit.score import pictures
 from privfl.core import FlatModel, LocalPlan
@@ -46,6 +58,52 @@ def closed_form(quick: bool) -> Iterable[Row]:
         name = f"closed form, b={b}" + (f" as the sum of {clients}" if clients > 1 else "")
         yield gain(name, "must reach", "share exact", mean(exact), 1.0, 1.0)
         yield cost(name, "must reach", "CPU s", mean(seconds), limit, 1.0)
+
+
+def spear(quick: bool) -> Iterable[Row]:
+    """Batches of pictures as loaders hand them out, exactly or not at all: by batch and width, and
+    what noise of so many times the entries' deviation and two local steps leave of it.
+    """
+    two = LocalSGD(lr=0.1, plan=LocalPlan(batch_size=1 << 20, steps=2))
+    for name, hidden, b, noise, training in (
+        ("mnist", (200, 200), 4, 0.0, FedSGD(lr=0.1)),
+        ("mnist", (200, 200), 8, 0.0, FedSGD(lr=0.1)),
+        ("cifar10", (200, 200), 8, 0.0, FedSGD(lr=0.1)),
+        ("cifar10", (200, 200), 16, 0.0, FedSGD(lr=0.1)),
+        ("cifar10", (200, 200), 24, 0.0, FedSGD(lr=0.1)),
+        ("cifar10", (512, 200), 32, 0.0, FedSGD(lr=0.1)),
+        ("cifar10", (200, 200), 8, 1e-3, FedSGD(lr=0.1)),
+        ("cifar10", (200, 200), 8, 0.0, two),
+    ):
+        split, sharp, seconds = load(name), [], []
+        for seed in range(2 if quick else 5):
+            rng = torch.Generator().manual_seed(seed)
+            client = split.train.take(torch.randperm(split.train.n, generator=rng)[:b])
+            net = initialised(mlp, split.shape, split.classes, seed=seed, hidden=hidden)
+            view = play(net, [client], training)[0]
+            plan = training.plan
+            forward = Forward(
+                net,
+                cross_entropy,
+                split.shape,
+                split.classes,
+                lr=0.1,
+                batch_size=plan.batch_size,
+                steps=plan.steps or 1,
+            )
+            if noise:
+                view, forward = blurred(view, forward, noise, rng)
+            began = time.process_time()
+            told = SPEAR().run(view, Knowledge(forward=forward, seed=seed))
+            seconds.append(time.process_time() - began)
+            peak = float(client.x.max() - client.x.min())
+            found = told.samples if isinstance(told, Reconstruction) else None
+            shown = None if found is None else pictures(found, client.x, peak=peak).psnr
+            sharp.append(0.0 if shown is None else float((shown > 40).float().mean()))
+        steps = f", {training.plan.steps} local steps" if training is two else ""
+        case = f"SPEAR, {name}, b={b}, layers of {hidden}" + (f", noise {noise:g}" * bool(noise))
+        yield gain(case + steps, "all", "share over 40 dB", mean(sharp), 1.0)
+        yield cost(case + steps, "shown", "CPU s", mean(seconds), 20.0)
 
 
 def reconstruction(quick: bool) -> Iterable[Row]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -11,7 +13,7 @@ from privfl import Federation
 from privfl.attacks import Forward, Inference, Knowledge
 from privfl.audit.score import null_membership, pictures
 from privfl.config import AuditConfig
-from privfl.core import Dataset, View
+from privfl.core import Dataset, Rows, View
 from privfl.data import load
 from privfl.dp import Clip
 from privfl.models import initialised
@@ -100,6 +102,19 @@ def decibels(attack: Inference, view: View, true: Tensor, knows: Knowledge) -> t
     result = attack.run(view, knows)
     seconds = time.process_time() - began
     return float(pictures(result.samples, true).psnr.mean()), seconds
+
+
+def blurred(
+    view: View, forward: Forward, relative: float, rng: torch.Generator
+) -> tuple[View, Forward]:
+    """The view with noise of so many times the deviation of the update's entries, and the recipe
+    that says so.
+    """
+    rows = view.rows
+    deviation = relative * float(rows.values.norm()) / rows.values.numel() ** 0.5
+    values = rows.values + deviation * torch.randn(rows.values.shape, generator=rng)
+    opened = {"delta": Rows(values, rows.weights, rows.ids)}
+    return replace(view, opened=opened), replace(forward, local_noise=deviation)
 
 
 def mean(values: list[float]) -> float:

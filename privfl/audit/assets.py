@@ -24,16 +24,17 @@ QUESTIONS: Mapping[Asset, str] = {
     "presence": "can it be told whether a client's data are in the model?",
 }
 METRICS: Mapping[Asset, tuple[str, ...]] = {
-    "samples": ("recognised", "psnr"),
+    "samples": ("recognised", "fields", "psnr"),
     "membership": ("tpr_at_.01", "tpr_at_.001", "auc"),
     "properties": ("auc",),
     "labels": ("right",),
     "text": ("right", "whole"),
     "presence": ("auc",),
 }
-"""The figures of each asset: the share of samples that are recognised and the mean PSNR in dB; true
-positives at 1 % and .1 % false ones and the area under the ROC curve; the share of labels or tokens
-that are right, and of sequences of tokens that are whole.
+"""The figures of each asset: the share of samples that are recognised, of a table the share of
+fields that are right, and the mean PSNR in dB; true positives at 1 % and .1 % false ones and the
+area under the ROC curve; the share of labels or tokens that are right, and of sequences of tokens
+that are whole.
 """
 _MAIN: Mapping[Asset, str] = {
     "samples": "psnr",
@@ -90,8 +91,8 @@ def blind(finding: Finding, metric: str) -> float | None:
         return CHANCE[metric]
     if metric == _MAIN[asset_of(finding)]:
         return None if finding.baseline is None else finding.baseline.value
-    decoys = finding.rates.get(f"{metric}, decoys")
-    return None if decoys is None else decoys.value
+    beside = finding.rates.get(f"{metric}, blind", finding.rates.get(f"{metric}, decoys"))
+    return None if beside is None else beside.value
 
 
 def clears(finding: Finding, looks: int) -> bool:

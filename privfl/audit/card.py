@@ -105,6 +105,7 @@ class Line:
 
 SAID: Mapping[str, str] = {
     "recognised": "recognised",
+    "fields": "fields right",
     "psnr": "PSNR",
     "tpr_at_.01": "TPR at 1 % FPR",
     "tpr_at_.001": "TPR at .1 % FPR",
@@ -227,7 +228,7 @@ def _strength(finding: Finding) -> tuple[float, ...]:
     told = figures(finding)
     return tuple(
         told[name].low if name in told else -1.0
-        for name in ("recognised", "tpr_at_.01", "auc", "right", "psnr")
+        for name in ("recognised", "tpr_at_.01", "auc", "right", "fields", "psnr")
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from privfl.attacks import (
     DAGER,
+    SPEAR,
     BlackBoxProperty,
     ClientPresence,
     EmbeddingLeakage,
@@ -24,6 +25,7 @@ from privfl.attacks import (
     ShadowMembership,
     StatisticCounts,
     SubjectMembership,
+    TabLeak,
     UpdateMembership,
 )
 from privfl.audit.games.property import MIRRORED
@@ -73,6 +75,7 @@ def attacks_of(effort: Effort) -> Attacks:
         optimised = (GradientInversion(iterations=200, tune=True),)
         shadows = (ShadowMembership("lira_online"), ShadowMembership("rmia"))
     elif effort == "high":
+        closed = (*closed, SPEAR(), SPEAR(target="sum"))
         optimised = (
             GradientInversion(iterations=2000, restarts=4, tune=True),
             GradientInversion(iterations=2000, restarts=4, tune=True, target="sum"),
@@ -108,6 +111,19 @@ def on_statistics(effort: Effort) -> tuple[Inference, ...]:
     if effort == "high":
         return (*counted, GradInversion(tune=True), GradInversion(tune=True, target="sum"))
     return (*counted, GradInversion(iterations=200, seeds=1, tune=True))
+
+
+def on_tables(effort: Effort) -> tuple[Inference, ...]:
+    """The further attacks on one round of clients whose samples are records of a table.
+
+    >>> [attack.restarts for attack in on_tables("default")]
+    [2]
+    """
+    if effort == "low":
+        return ()
+    if effort == "high":
+        return TabLeak(), TabLeak(target="sum")
+    return (TabLeak(iterations=150, restarts=2),)
 
 
 _UNSCORED: tuple[type[Inference], ...] = (

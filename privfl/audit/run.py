@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from privfl.attacks import Forward, Inference, Knowledge, LabelCounts
 from privfl.audit.claimed import claims_of
-from privfl.audit.effort import Attacks, Effort, attacks_of, on_statistics
+from privfl.audit.effort import Attacks, Effort, attacks_of, on_statistics, on_tables
 from privfl.audit.findings import AuditReport
 from privfl.audit.games import (
     AuditNotes,
@@ -152,6 +152,8 @@ def audit(
         truth = Truth(small, work.data, ground)
         sends = BUFFERS in work.method.parts(work.model.d)
         more = on_statistics(effort) if usual_probe and sends else ()
+        table = work.data.x.is_floating_point() and work.data.x.ndim == 2
+        more += on_tables(effort) if usual_probe and table else ()
         attack_probe(notes, layer, probed, asked, [*probe, *more], knows, truth, progress)
         if not work.data.x.is_floating_point():
             attack_text(notes, layer, probed, asked, chosen.text, knows, truth, progress)

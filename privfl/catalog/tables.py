@@ -281,6 +281,7 @@ INFERENCE: PluggedTable[Callable[..., Any]] = PluggedTable(
         "linear_leakage": attacks.LinearLeakage,
         "unmixing": attacks.Unmixing,
         "untransforming": attacks.Untransforming,
+        "spear": attacks.SPEAR,
         "label_counts": attacks.LabelCounts,
         "statistic_counts": attacks.StatisticCounts,
         "loss_threshold": attacks.LossThreshold,

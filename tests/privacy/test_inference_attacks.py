@@ -119,7 +119,7 @@ def test_noise_that_hides_the_zeros_leaves_the_closed_form_sure_of_nothing(digit
     noisy = rows.values + 0.1 * rows.values.norm() / rows.d**0.5 * noise
     blurred = replace(view, opened={"delta": Rows(noisy, rows.weights, rows.ids)})
     result = LinearLeakage(starts=32, tries=4).run(blurred, Knowledge(forward=recipe(net)))
-    assert result.notes["surely right"] == "0 of 8"
+    assert result.notes["surely sparse"] == "0 of 8"
 
 
 def test_several_local_steps_are_no_defence_against_the_closed_form(digits):

@@ -9,7 +9,13 @@ from torch.nn.functional import one_hot
 from privfl import Federation
 from privfl.attacks import Knowledge, NotFound, TabLeak
 from privfl.attacks.inversion.columns import categories
-from privfl.audit.fields import fields_right
+from privfl.audit import audit
+from privfl.audit.card import card
+from privfl.audit.effort import Attacks
+from privfl.audit.fields import fields_right, typical
+from privfl.audit.games.tables import field_rates
+from privfl.audit.gates import Limit, over
+from privfl.audit.record import record
 from privfl.config import AuditConfig
 from privfl.core import Dataset
 from privfl.engine import forward_of
@@ -130,3 +136,46 @@ def test_who_has_no_rows_of_its_own_is_told_what_it_lacks():
     told = ATTACK.run(made.run().view("server", 0), Knowledge(forward=forward))
     assert isinstance(told, NotFound)
     assert "auxiliary" in told.reason
+
+
+def audited(held, **parts):
+    net = initialised(mlp, (9,), 2, seed=0, hidden=(64,))
+    made = Federation(
+        net, held, table(60, 9), rounds=1, training=FedSGD(lr=0.1), executor="sequential", **parts
+    )
+    attacks = Attacks(probe=(TabLeak(iterations=60, restarts=1),))
+    return audit(made, adversaries=["server"], attacks=attacks, lies=None)
+
+
+def test_records_that_updates_give_away_are_on_the_card_by_their_fields():
+    report = audited([table(4, 30 + seed) for seed in range(5)])
+    (finding,) = report.findings
+    assert finding.verdict == "leaks"
+    fields, blind = finding.rates["fields"], finding.rates["fields, blind"]
+    assert fields.low > blind.value
+    (line,) = [one for one in card(report) if one.asset == "samples"]
+    assert line.verdict == "leaks"
+    assert "fields right" in line.evidence
+    assert line.blind["fields"] == blind.value
+    assert over(record(report), Limit.parse("samples.fields=.3")).light == "red"
+
+
+def test_claims_about_other_peoples_records_have_no_fields_beyond_the_blind():
+    """Nulls: rows of one's own are claimed for records that were drawn alike."""
+    own, n = Knowledge(auxiliary=table(200, 8)), 12
+    above = 0
+    for seed in range(20):
+        claims, true = (table(n, 1000 + 100 * kind + seed).x[:, None] for kind in (0, 1))
+        rows = list(zip(claims, true, strict=True))
+        above += field_rates(rows, torch.arange(n), own)["gap to blind"].low > 0
+    assert above <= 2
+
+
+def test_the_blind_of_fields_is_the_better_of_the_typical_record_and_own_rows():
+    own = Knowledge(auxiliary=table(200, 8))
+    true = table(30, 3).x
+    told = field_rates([(None, true)], torch.arange(30), own)
+    guess = typical(own.auxiliary.x, GROUPS).expand(30, -1)
+    right, _ = fields_right(guess, true, GROUPS, own.auxiliary.x.std(dim=0))
+    assert told["fields"].value == pytest.approx(float(right.double().mean()))
+    assert told["fields, blind"].value >= told["fields"].value

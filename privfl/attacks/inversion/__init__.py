@@ -11,6 +11,7 @@ from privfl.attacks.inversion.labels import LabelCounts
 from privfl.attacks.inversion.linear import LinearLeakage
 from privfl.attacks.inversion.loki import Loki, alone, lokied
 from privfl.attacks.inversion.matching import DLG, IDLG, GradientInversion
+from privfl.attacks.inversion.spear import SPEAR
 from privfl.attacks.inversion.statistic_counts import StatisticCounts
 from privfl.attacks.inversion.tableak import TabLeak
 from privfl.attacks.inversion.unmixing import Unmixing
@@ -20,6 +21,7 @@ __all__ = [
     "DAGER",
     "DLG",
     "IDLG",
+    "SPEAR",
     "ClientUpdates",
     "EmbeddingLeakage",
     "Fishing",

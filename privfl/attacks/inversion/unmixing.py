@@ -20,8 +20,14 @@ from privfl.attacks.inference import (
     recipe,
 )
 from privfl.attacks.inversion.first_layer import first_layer
-from privfl.attacks.inversion.linear import factored, independent, sparse_directions, zeros_of
 from privfl.attacks.inversion.signs import Prior
+from privfl.attacks.inversion.sparse_factors import (
+    BLURS,
+    factor,
+    independent,
+    sparse_directions,
+    zeros_of,
+)
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
 from privfl.attacks.rows import readable
@@ -121,12 +127,10 @@ class Unmixing(Inference):
             return None
         rng = knowledge.generator(40 + seen.view.plan.number)
         try:
-            x, sure = factored(
-                weight.double(), bias.double(), b, None, rng, self.starts, self.tries
-            )
+            found = factor(weight.double(), bias.double(), b, None, rng, self.starts, self.tries)
         except Lacking:  # an update that shows too little
             return None
-        return x if sure == b else None
+        return found.X if found.sure == b else None
 
 
 def updates_of(
@@ -237,7 +241,7 @@ def _factors(
     Q = torch.eye(n, dtype=L.dtype)
     for _ in range(_TRIES):
         pool = torch.cat([pool, sparse_directions(L, 128, blur, rng)])
-        zeros = zeros_of(pool, L, blur)
+        zeros = zeros_of(pool, L, BLURS * blur)
         order = zeros.argsort(descending=True)[: 64 * n]
         pool, zeros = pool[order], zeros[order]
         Q, told = independent(pool, zeros, n, at_least=0.7 * float(zeros[0]))

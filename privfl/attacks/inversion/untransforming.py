@@ -14,9 +14,9 @@ from torch import Tensor
 
 from privfl.attacks.inference import Family, Inference, Lacking, Observed, auxiliary, recipe
 from privfl.attacks.inversion.first_layer import first_layer
-from privfl.attacks.inversion.linear import factored
 from privfl.attacks.inversion.matching import GradientInversion, total_variation
 from privfl.attacks.inversion.signs import Prior
+from privfl.attacks.inversion.sparse_factors import factor
 from privfl.attacks.inversion.unmixing import batch_of, samples_of, updates_of
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
@@ -114,8 +114,8 @@ class Untransforming(Inference):
         if not bool(bias.abs().max() > 0):
             return None
         rng = knowledge.generator(60 + seen.view.plan.number)
-        x, sure = factored(weight.double(), bias.double(), n, None, rng, 64, 24)
-        return x if sure == n else None
+        found = factor(weight.double(), bias.double(), n, None, rng, 64, 24)
+        return found.X if found.sure == n else None
 
     def _joined(
         self, rounds: Sequence[Float[Tensor, "n d"]], maps: Maps, prior: Prior

@@ -1,0 +1,79 @@
+"""Records of tables in an audit: how many of their fields claims have right, and how many somebody
+has who saw nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from privfl.attacks import Knowledge
+from privfl.attacks.inversion.columns import categories
+from privfl.audit import score
+from privfl.audit.fields import fields_right, typical
+from privfl.audit.intervals import Floats, clustered_mean
+
+_DRAWS = 10
+"""So often rows of one's own are claimed in place of what an attack claims."""
+
+
+def field_rates(
+    rows: Sequence[tuple[Tensor | None, Tensor]], home: Tensor, knows: Knowledge
+) -> dict[str, score.Figure]:
+    """The share of fields that are right, of claims [m, columns] (or none) about true records [n,
+    columns], row by row of a view; ``home`` is each true record's cluster. Empty without own rows.
+
+    Blind is the better of two guesses that saw nothing: everybody is the typical record (medians,
+    and the commonest categories), or as many rows of one's own, matched as claims are. Where an
+    attack claims too few records the typical one stands.
+    """
+    if knows.auxiliary is None:
+        return {}
+    own = knows.auxiliary.x.flatten(1)
+    groups, deviation = categories(own), own.std(dim=0).clamp(min=1e-6)
+    guess, rng = typical(own, groups), knows.generator(81)
+    parts: dict[str, list[Tensor]] = {"found": [], "typical": [], "own rows": []}
+    for claimed, true in rows:
+        n, found = len(true), own[:0] if claimed is None else claimed.flatten(1)
+        found = torch.cat([found, guess.expand(max(n - len(found), 0), -1)])
+        drawn = [own[torch.randint(0, len(own), (n,), generator=rng)] for _ in range(_DRAWS)]
+        for name, tried in (("found", [found]), ("typical", [guess.expand(n, -1)])):
+            parts[name].append(_right(tried, true, groups, deviation))
+        parts["own rows"].append(_right(drawn, true, groups, deviation))
+    right, *blinds = (torch.cat(part) for part in parts.values())
+    best = max(blinds, key=lambda part: float(part.mean()))
+    return {
+        "fields": _unit(_clustered(right, home, knows.seed)),
+        "fields, blind": score.Figure(float(best.mean())),
+        "gap to blind": _clustered(right - best, home, knows.seed),
+    }
+
+
+def _right(
+    tried: Sequence[Tensor], true: Tensor, groups: Sequence[slice], deviation: Tensor
+) -> Tensor:
+    """The share of each true record's fields that are right, averaged over claims."""
+    shares = [
+        fields_right(found, true.flatten(1), groups, deviation)[0].double().mean(dim=1)
+        for found in tried
+    ]
+    return torch.stack(shares).mean(dim=0)
+
+
+def _clustered(values: Tensor, home: Tensor, seed: int) -> score.Figure:
+    """The mean over records, with those of a cluster drawn together."""
+    _, place = torch.unique(home, return_inverse=True)
+    count = torch.bincount(place).double()
+    mean = torch.zeros(len(count), dtype=torch.float64).index_add(0, place, values) / count
+    table: Floats = mean.numpy()
+    told = clustered_mean(table, count.numpy(), seed=seed)
+    if len(table) > 1 and bool(np.all(table == table[0])) and table[0] in (0.0, 1.0):
+        return score.proportion(round(float(table[0]) * len(table)), len(table))
+    return told
+
+
+def _unit(figure: score.Figure) -> score.Figure:
+    return score.Figure(figure.value, max(0.0, figure.low), min(1.0, figure.high))
