@@ -13,13 +13,13 @@ from benchmarks import floors
 from benchmarks.aggregators.shared import D, F, N, rows
 from benchmarks.harness import Row, cost, interleaved
 from privfl import aggregators as ours
-from privfl.aggregators.native import build_kernels, kernels
 from privfl.aggregators.network import (
     agrees_with_the_sort,
     median_by_network,
     same_bits,
     trimmed_by_network,
 )
+from privfl.core.native import build_kernels, kernels
 
 
 def network(quick: bool) -> Iterator[Row]:

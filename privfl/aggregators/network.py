@@ -1,5 +1,6 @@
 """Trimmed means and medians by a selection network: the same bits as `columns.sorted_columns` and
-torch's mean, by the compiled kernel (`native`) where one was built; None wherever it cannot serve.
+torch's mean, by the compiled kernel (`core.native`) where one was built; None wherever it cannot
+serve.
 
 Batcher's merge exchange for n rows (Batcher 1968; Knuth, The Art of Computer Programming 3,
 Algorithm 5.2.2M) is pruned to the comparators that the kept ranks depend on. A comparator works on
@@ -20,8 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from privfl.aggregators.columns import middle, sorted_columns
-from privfl.aggregators.native import kernels
 from privfl.core import Vector
+from privfl.core.native import kernels
 
 MOST = 512
 """Rows at most: comparators grow as n log^2 n, and the sort is as fast from about here on."""

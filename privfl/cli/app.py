@@ -68,7 +68,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "data": ("data:app", "Data sets: what is here, and how to get the rest."),
     "native": (
         "native:native",
-        "Compiled kernels for trimmed mean and median: whether they are there; --build makes them.",
+        "Compiled kernels: whether they are there, and what uses them; --build makes them.",
     ),
     "net": ("network:app", "The same runs over a network, over Flower with TLS."),
     "demo": (

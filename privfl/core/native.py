@@ -1,5 +1,6 @@
 """Compiled kernels: built when somebody asks for them, where a C compiler is, and loaded from then
-on by the rules that have one. Without them everything works, with the same bits.
+on by what has one: rules (`aggregators.network`), encodings (`crypto.fixed_kernel`). Without them
+everything works, with the same bits.
 
 What is loaded runs as the user, so it is loaded only from a folder that nobody but the user (or
 root) can write to, nor any folder above it, and only if the user owns the file. Its name holds a
@@ -21,9 +22,9 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from privfl.core import ConfigError
+from privfl.core.errors import ConfigError
 
-SOURCE = Path(__file__).with_name("network.c")
+SOURCES = tuple(Path(__file__).with_name(f"{name}.c") for name in ("network", "fixed_point"))
 FLAGS = (
     "-O3",
     "-march=native",
@@ -34,6 +35,13 @@ FLAGS = (
     "-shared",
     "-fPIC",
 )
+_AT, _COUNT, _SINGLE, _DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
+_SIGNATURES = {
+    "network_float32": [_AT, *[_COUNT] * 4, *[_AT, _COUNT] * 2, _SINGLE, _COUNT, _COUNT, _AT, _AT],
+    "network_float64": [_AT, *[_COUNT] * 4, *[_AT, _COUNT] * 2, _DOUBLE, _COUNT, _COUNT, _AT, _AT],
+    "fixed_point_int32": [_AT, _COUNT, _DOUBLE, _DOUBLE, _AT],
+    "fixed_point_int64": [_AT, _COUNT, _DOUBLE, _DOUBLE, _AT],
+}
 _PATIENCE = 120.0
 """Seconds that a compiler gets."""
 
@@ -46,10 +54,12 @@ def kernel_folder() -> Path:
 
 def kernel_file(folder: Path | None = None) -> Path:
     """Where the kernels of this source and this machine are, or would be."""
-    said = hashlib.sha256(SOURCE.read_bytes())
+    said = hashlib.sha256()
+    for source in SOURCES:
+        said.update(hashlib.sha256(source.read_bytes()).digest())
     for word in (*FLAGS, platform.system(), platform.machine(), _features()):
         said.update(b"\0" + word.encode())
-    return (folder or kernel_folder()) / f"network-{said.hexdigest()[:32]}.so"
+    return (folder or kernel_folder()) / f"kernels-{said.hexdigest()[:32]}.so"
 
 
 def kernels(folder: Path | None = None) -> ctypes.CDLL | None:
@@ -76,8 +86,8 @@ def build_kernels(
     found = shutil.which(asked)
     if found is None:
         raise ConfigError(
-            f"there is no C compiler '{asked}': install one or name it in CC; the rules sort"
-            " without it, with the same result."
+            f"there is no C compiler '{asked}': install one or name it in CC; everything"
+            " works without it, with the same results."
         )
     place = kernel_file(folder)
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -87,7 +97,7 @@ def build_kernels(
         made = Path(scratch) / place.name
         try:
             done = subprocess.run(
-                [found, *FLAGS, str(SOURCE), "-o", str(made)],
+                [found, *FLAGS, *map(str, SOURCES), "-o", str(made)],
                 capture_output=True,
                 text=True,
                 check=False,
@@ -102,8 +112,8 @@ def build_kernels(
         library = _opened(made)
         if library is None or not agrees(library):
             raise ConfigError(
-                f"what '{found}' made of the kernels does not give the bits of the sort, so it is"
-                " not used: name another compiler in CC."
+                f"what '{found}' made of the kernels does not give the bits that they stand in"
+                " for, so it is not used: name another compiler in CC."
             )
         made.replace(place)
     _loaded.cache_clear()
@@ -150,12 +160,9 @@ def _loaded(folder: Path) -> ctypes.CDLL | None:
 def _opened(place: Path) -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(str(place))
-        shapes = (("network_float32", ctypes.c_float), ("network_float64", ctypes.c_double))
-        whole, at = ctypes.c_int64, ctypes.c_void_p
-        for name, real in shapes:
+        for name, arguments in _SIGNATURES.items():
             kernel = library[name]
-            kernel.restype = ctypes.c_int
-            kernel.argtypes = [at, *[whole] * 4, at, whole, at, whole, real, whole, whole, at, at]
+            kernel.restype, kernel.argtypes = ctypes.c_int, arguments
             setattr(library, name, kernel)
     except (OSError, AttributeError):
         return None
