@@ -50,10 +50,9 @@ def agrees_with_doubles(library: ctypes.CDLL) -> bool:
         for factor in (1.0, top / 3.0, 1e9):
             values = np.concatenate((near / factor, [top, -top, 0.0, -0.0])).astype(np.float32)
             wanted = np.rint(np.clip(values.astype(np.float64) * factor, -top, top))
-            for dtype in (np.int32, np.int64):
-                out = np.empty(len(values), dtype=dtype)
+            for out in (np.empty(len(values), np.int32), np.empty(len(values), np.int64)):
                 if not encoded(values, factor, top, out, library):
                     return False
-                if not np.array_equal(out, wanted.astype(dtype)):
+                if not np.array_equal(out, wanted.astype(out.dtype)):
                     return False
     return True
