@@ -18,9 +18,10 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from privfl.core.errors import ConfigError
 
@@ -36,7 +37,7 @@ FLAGS = (
     "-fPIC",
 )
 _AT, _COUNT, _SINGLE, _DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
-_SIGNATURES = {
+_SIGNATURES: Mapping[str, list[Any]] = {
     "network_float32": [_AT, *[_COUNT] * 4, *[_AT, _COUNT] * 2, _SINGLE, _COUNT, _COUNT, _AT, _AT],
     "network_float64": [_AT, *[_COUNT] * 4, *[_AT, _COUNT] * 2, _DOUBLE, _COUNT, _COUNT, _AT, _AT],
     "fixed_point_int32": [_AT, _COUNT, _DOUBLE, _DOUBLE, _AT],
