@@ -8,10 +8,13 @@ same n, k, t, d and resolution.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,8 +33,10 @@ from privfl.core import (
     drive,
     drive_all,
 )
+from privfl.core.native import build_kernels, kernels
 from privfl.crypto import AdditiveSharing, FixedPoint, OneTimeRLWE, SecAgg
 from privfl.crypto.enrolled import Enrolled
+from privfl.crypto.fixed_kernel import agrees_with_doubles, encoded
 from privfl.crypto.primitives import backend, mask
 
 PEER = "Flower SecAgg+"
@@ -142,6 +147,38 @@ def keystream(quick: bool) -> Iterator[Row]:
         metric, mine = f"s for 1M values, {rounding}", found["ours"]
         yield cost("quantise", "three lines of numpy", metric, mine, found["theirs"])
         yield floors.floor("quantise", metric, "copying the values", mine, found["copying"])
+
+
+def compiled(quick: bool) -> Iterator[Row]:
+    """Fixed point by the compiled kernel over the same by numpy's doubles, in turn, with the same
+    words: 1M values, 16 bits.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        build_kernels(agrees_with_doubles, Path(place))
+        library = kernels(Path(place))
+    os.environ["PRIVFL_NATIVE"] = "off"  # from here on codes use numpy
+    vector = torch.randn(1_000_000)
+    update, plan = Bounded(1, 0.9 * vector / vector.norm(), 1.0), RoundPlan(0, (1, 2), 10**6, 1.0)
+    code, values = FixedPoint(16), update.delta.numpy()
+    factor = code.scale(plan)
+
+    def by_kernel() -> Any:
+        out = np.empty(code.length(plan), dtype=np.int32)
+        if not encoded(values, factor, code.top, out[: plan.d], library):
+            raise RuntimeError("the kernel does not take these values")
+        return out
+
+    if not np.array_equal(by_kernel()[: plan.d], code.encode(update, plan)[: plan.d]):
+        raise RuntimeError("the kernel has other words")
+    runs: dict[str, Callable[[], object]] = {
+        "ours": by_kernel,
+        "theirs": lambda: code.encode(update, plan, dtype=np.int32),
+        "copying": floors.copied(update.delta),
+    }
+    found = interleaved(runs, 10 if quick else 30, time.process_time)
+    metric = "s for 1M values to fixed point, nearest, compiled"
+    yield cost("compiled", "our numpy", metric, found["ours"], found["theirs"], 2)
+    yield floors.floor("compiled", metric, "copying the values", found["ours"], found["copying"])
 
 
 def _updates(n: int, d: int) -> dict[int, Bounded]:
@@ -376,6 +413,7 @@ CASES = {
     "large": large,
     "many": many,
     "keystream": keystream,
+    "compiled": compiled,
     "size": size,
     "active": active,
     "exchanges": exchanges,

@@ -6,6 +6,7 @@ from benchmarks.aggregators import mixing, seconds
 from benchmarks.aggregators.detectors import detectors
 from benchmarks.aggregators.growth import curve
 from benchmarks.aggregators.memory import memory
+from benchmarks.aggregators.network import network
 from benchmarks.harness import main
 
 CASES = {
@@ -19,6 +20,7 @@ CASES = {
     "bulyan": seconds.bulyan,
     "mda": seconds.mda,
     "detectors": detectors,
+    "network": network,
     "memory": memory,
     "curve": curve,
 }

@@ -151,7 +151,7 @@ class InHull:
 
 
 class RowRule(ToleratesByzantine):
-    """A rule without memory. Subclasses write `_decide` on finite rows."""
+    """A rule without memory. Subclasses write `_decide` on finite rows, or `_at_once` beside it."""
 
     __slots__ = ()
     remembers: ClassVar[Literal[False]] = False
@@ -166,8 +166,18 @@ class RowRule(ToleratesByzantine):
         Raises:
             TooManyByzantine: too few rows for ``f``, or too many that are not finite.
         """
-        rows, finite = cleaned(type(self).__name__, opened, self.max_byzantine(opened.n))
+        most = self.max_byzantine(opened.n)
+        whole = self._at_once(opened) if opened.n else None
+        if whole is not None:
+            return whole
+        rows, finite = cleaned(type(self).__name__, opened, most)
         return self._decide(rows, opened.n - rows.n).among(finite)
+
+    def _at_once(self, rows: Rows) -> Verdict[Vector] | None:
+        """The verdict by a kernel that sees for itself whether all rows are finite, with the bits
+        of `_decide`; None where there is none, or one row is not.
+        """
+        return None
 
     @abstractmethod
     def _decide(self, rows: Rows, lost: int) -> Verdict[Vector]:

@@ -66,6 +66,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Show what can be named in a config, its keys, and what channels promise.",
     ),
     "data": ("data:app", "Data sets: what is here, and how to get the rest."),
+    "native": (
+        "native:native",
+        "Compiled kernels: whether they are there, and what uses them; --build makes them.",
+    ),
     "net": ("network:app", "The same runs over a network, over Flower with TLS."),
     "demo": (
         "demo:demo",

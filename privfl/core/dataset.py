@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
@@ -15,8 +16,17 @@ Span: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 """The least and the greatest value of each channel."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dataset:
+class _Origin:
+    """Where samples were taken from. It is no field: it says nothing about the samples, so it is
+    not compared, not in a run's fingerprint, and gone where a data set is copied or replaced.
+    """
+
+    __slots__ = ("_taken",)
+    _taken: tuple[weakref.ref[Dataset], Tensor]
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Dataset(_Origin):
     """Features ``x`` [n, ...] (float32; int64 tokens for text), labels ``y`` [n] (or [n, length]
     next tokens, or [n, classes] shares of the classes, float32), the number of classes.
 
@@ -57,9 +67,24 @@ class Dataset:
         """The samples at these positions, in this order."""
         chosen = torch.as_tensor(index, dtype=torch.int64)
         attributes = {name: column[chosen] for name, column in self.attributes.items()}
-        return Dataset(
+        made = Dataset(
             self.x[chosen], self.y[chosen], self.classes, attributes, self.groups, self.span
         )
+        object.__setattr__(made, "_taken", (weakref.ref(self), chosen))
+        return made
+
+    @property
+    def origin(self) -> tuple[Dataset, Tensor] | None:
+        """The data set that `take` copied these samples from, if somebody still holds it, and the
+        positions [n] that were asked for; None otherwise. Either may have been written to since.
+
+        >>> whole = Dataset(torch.zeros(3, 4), torch.tensor([0, 1, 1]), classes=2)
+        >>> whole.take([2, 0]).origin[1]
+        tensor([2, 0])
+        """
+        found = getattr(self, "_taken", None)
+        whole = None if found is None else found[0]()
+        return None if found is None or whole is None else (whole, found[1])
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same samples with features and labels on a device."""

@@ -33,6 +33,7 @@ from privfl.core import (
     Vector,
     require,
 )
+from privfl.crypto.fixed_kernel import encoded
 from privfl.crypto.primitives import backend, fresh_words
 from privfl.crypto.rotation import reach, rotate, unrotate
 
@@ -171,10 +172,12 @@ class FixedPoint:
         if self.rotation and np.isfinite(values).all():  # what is not is refused below
             values = rotate(values.astype(np.float32, copy=False), rotation_seed(plan))
         factor = self.scale(plan) * share
+        integers = np.empty(self.length(plan), dtype=dtype)
+        if self.rounding == "nearest" and encoded(values, factor, self.top, integers[: plan.d]):
+            return self._weighed(integers, share)
         longest = max(float(values.max()), -float(values.min())) * factor
         if not np.isfinite(longest):
             raise BadUpdate(f"client {update.client}: the update holds NaN or infinite values.")
-        integers = np.empty(self.length(plan), dtype=dtype)
         scratch, chance = np.empty((2, min(_BLOCK, plan.d)))
         flips = self._coins(coins)
         for start in range(0, plan.d, _BLOCK):
@@ -190,6 +193,12 @@ class FixedPoint:
             exact += _WHOLE
             whole = integers[start : start + len(part)]
             np.subtract(exact.view(np.int64), _SHIFT, out=whole, casting="same_kind")
+        return self._weighed(integers, share)
+
+    def _weighed(
+        self, integers: npt.NDArray[np.signedinteger], share: float
+    ) -> npt.NDArray[np.signedinteger]:
+        """The same array, the weight in its last words."""
         # from 2^53 levels on a double would round the largest weight up, out of its digits
         weight = min(round(self._levels * share), self._levels)
         for word in range(1, self.words + 1):

@@ -91,6 +91,8 @@ def _in_memory(
                     f"the {what} of client {client} are {_kind(own)} each, and those of client"
                     f" {first} {_kind(theirs)}: one model trains on all, so give all the same."
                 )
+    if (parted := _parted(held)) is not None:
+        return parted
     x = torch.cat([data.x for data in held.values()])
     y = torch.cat([data.y for data in held.values()])
     positions: dict[ClientId, torch.Tensor] = {}
@@ -107,6 +109,36 @@ def _in_memory(
     span = parts[0].span if len(spans) == 1 else None
     classes = max(data.classes for data in parts)
     return Dataset(x, y, classes, attributes, parts[0].groups, span), positions
+
+
+def _parted(
+    held: Mapping[ClientId, Dataset],
+) -> tuple[Dataset, dict[ClientId, torch.Tensor]] | None:
+    """The data set that was parted between these clients by `Dataset.take`, every sample of it to
+    one of them, with the positions of each: a third copy of all samples is not made. None where
+    that is not so, or what a client holds is not what lies there any more.
+    """
+    origins = {client: data.origin for client, data in held.items()}
+    found = {client: origin for client, origin in origins.items() if origin is not None}
+    if len(found) < len(held):
+        return None
+    whole = next(iter(found.values()))[0]
+    if any(one is not whole for one, _ in found.values()):
+        return None
+    positions = {client: index.clone() for client, (_, index) in found.items()}
+    if sum(len(index) for index in positions.values()) != whole.n:
+        return None
+    taken = torch.cat(list(positions.values()))
+    if taken.min() < 0 or not (torch.bincount(taken, minlength=whole.n) == 1).all():
+        return None
+    for client, data in held.items():
+        own = {"x": data.x, "y": data.y, **data.attributes}
+        there = {"x": whole.x, "y": whole.y, **whole.attributes}
+        if own.keys() != there.keys():
+            return None
+        if not all(torch.equal(one, there[name][positions[client]]) for name, one in own.items()):
+            return None
+    return whole, positions
 
 
 def refuse_samples(scenario: Scenario) -> None:

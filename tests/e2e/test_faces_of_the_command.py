@@ -19,6 +19,7 @@ from privfl.cli import (
     inferring,
     inspecting,
     listing,
+    native,
     running,
     screen,
     sweeping,
@@ -64,6 +65,7 @@ def test_every_command_is_said_to_be_what_it_says_it_is():
         "report": running.report,
         "verify": verifying.verify_run,
         "vertical": vertical.vertical,
+        "native": native.native,
         "list": listing.show,
         "demo": demo.demo,
     }
