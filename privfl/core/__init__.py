@@ -110,7 +110,7 @@ from privfl.core.local import (
     is_private,
 )
 from privfl.core.loss import cross_entropy
-from privfl.core.meant import in_words, wrong_value
+from privfl.core.meant import in_words, truth_for_number, wrong_value
 from privfl.core.opened import Opened, Rows, Total
 from privfl.core.oracle import Needs, Oracle
 from privfl.core.pages import keep_freed_pages
@@ -392,6 +392,7 @@ __all__ = [
     "running_layers",
     "seal_state",
     "secret_generator",
+    "truth_for_number",
     "unknown",
     "unpack_parts",
     "unseal_state",
