@@ -82,9 +82,12 @@ class Dataset(_Origin):
         >>> whole.take([2, 0]).origin[1]
         tensor([2, 0])
         """
-        found = getattr(self, "_taken", None)
-        whole = None if found is None else found[0]()
-        return None if found is None or whole is None else (whole, found[1])
+        try:
+            reference, index = self._taken
+        except AttributeError:  # made otherwise
+            return None
+        whole = reference()
+        return None if whole is None else (whole, index)
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same samples with features and labels on a device."""
