@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -220,7 +221,7 @@ def _unexplained(
             with torch.no_grad():
                 taken = maps[one.way](images[one.image].reshape(1, *prior.shape)).flatten()
             total, many = total + float(((taken - one.x) / span).square().mean()), many + 1
-    return (total / many) ** 0.5
+    return math.sqrt(total / many)
 
 
 def _dealt(
