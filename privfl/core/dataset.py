@@ -100,9 +100,9 @@ class ClientDataSeat(Protocol):
 
     It promises nothing. Every such seat that is known was broken by somebody who knew how it works,
     so each says by which attacks of the catalogue (``broken_by``), and a run refuses one that names
-    none. ``alone``: whether every sample that comes out is made of one that went in; where several
-    are mixed, one sample moves the gradients of several others, and clipping bounds no sample's
-    share.
+    none. ``alone``: whether every sample that comes out is made of one that went in, and is the
+    same whatever others went in and however many, with the same ``rng``; where several are mixed,
+    one sample moves the gradients of several others, and clipping bounds no sample's share.
     """
 
     broken_by: ClassVar[tuple[str, ...]]

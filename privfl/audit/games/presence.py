@@ -99,7 +99,10 @@ def _runs(
     rounds, start = min(ROUNDS, scenario.rounds), work.model.read()
     held = ground.auxiliary.take(range(spare))
     both = Dataset(
-        torch.cat([work.data.x, held.x]), torch.cat([work.data.y, held.y]), work.data.classes
+        torch.cat([work.data.x, held.x]),
+        torch.cat([work.data.y, held.y]),
+        work.data.classes,
+        span=work.data.span,
     )
     clients, played = sorted(own), []
     for pair in range(PAIRS):

@@ -94,7 +94,7 @@ def _played(
     for client in marked:
         some = members[client][: round(share * len(members[client]))]
         x[some] = x[some].flip(-1)
-    run = rehearse(federation, members, rounds, Dataset(x, data.y, data.classes), seed=seed)
+    run = rehearse(federation, members, rounds, replace(data, x=x), seed=seed)
     model.write(start)
     return run
 
