@@ -1,6 +1,4 @@
-"""The ground: the nouns that everything else is said in, and `drive`, which carries mail between
-parties.
-"""
+"""The ground: the nouns of everything else, and `drive`, which carries mail between parties."""
 
 from privfl.core import require
 from privfl.core.attack import (
