@@ -15,6 +15,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.task_identity import TaskIdentity
 
+from privfl.flower.grid_wire import GridWire
 from privfl.flower.internals import Fleet, pulled_from, pushed_to
 from privfl.flower.records import content_of, envelope_in
 
@@ -86,7 +87,9 @@ class Link:
             PullObject=pull,
             ConfirmMessageReceived=lambda one: self.confirmed.append(one.message_object_id),
         )
-        return SimpleNamespace(_runtime_client=client, node=None, run=SimpleNamespace(run_id=1))
+        nodes = [SimpleNamespace(public_key=b"key", node_id=7)]
+        run = SimpleNamespace(run_id=1)
+        return SimpleNamespace(_runtime_client=client, node=None, run=run, get_nodes=lambda: nodes)
 
 
 def answer_with(link, question, said):
@@ -136,6 +139,16 @@ def test_a_message_that_the_superlink_does_not_take_has_no_name():
     assert pushed_to(link.grid(), [message]) == [None]
     link.takes = True
     assert pushed_to(link.grid(), [message]) == [message.metadata.message_id]
+
+
+def test_an_envelope_that_the_superlink_does_not_take_is_kept_until_it_does():
+    link = Link()
+    wire = GridWire(link.grid(), {b"key": "client/0"})
+    counts = []
+    for link.takes, envelopes in ((False, {"client/0": b"raw"}), (True, {}), (True, {})):
+        wire.send(envelopes, 60.0)
+        counts.append(len(link.asked))
+    assert counts == [1, 2, 2]
 
 
 def test_the_same_answer_to_two_questions_is_two_objects():
