@@ -136,7 +136,9 @@ class ATS:
     def maps(
         self, shape: tuple[int, ...], low: Tensor, high: Tensor
     ) -> tuple[Callable[[Tensor], Tensor], ...]:
-        """Every policy with every outcome of its coins."""
+        """Every policy with every outcome of its coins, on samples [n, *shape] between ``low`` and
+        ``high`` [*shape].
+        """
         return tuple(_carried_out(steps, low, high) for _, steps in self._ways())
 
     def _ways(self) -> list[tuple[int, tuple[Transform, ...]]]:
