@@ -98,6 +98,7 @@ def test_a_network_ends_with_the_bits_of_the_simulation(name, make, base):
 
 
 CLOSE = {
+    "a chain in a rotated basis": {"channel": {"name": "chain", "rotation": True}},
     "ckks": {"channel": "ckks"},
     "encrypted_cosine": {
         "data": {"name": "digits", "clients": 3, "root": 60},
