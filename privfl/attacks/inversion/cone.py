@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float
-from scipy.optimize import linprog
 from torch import Tensor, nn
 
 from privfl.attacks.inference import Observed
@@ -78,6 +77,8 @@ def _rays(A: Floats, b: int, slack: float, rng: torch.Generator) -> list[Tensor]
     """Extreme rays of {q : A q >= 0}, until objectives in what is left of the space find no
     more.
     """
+    from scipy.optimize import linprog
+
     rays: list[Tensor] = []
     basis = torch.empty(0, b, dtype=torch.float64)
     total = A.sum(axis=0, keepdims=True)

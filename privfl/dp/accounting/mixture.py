@@ -18,8 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.special import log_ndtr, ndtr
-from scipy.stats import binom
+from scipy.special import gammaln, log_ndtr, ndtr, xlog1py, xlogy
 
 from privfl.dp.accounting.binomial import Array
 from privfl.dp.accounting.sampled_gaussian import blocks, grid, log_moment
@@ -118,7 +117,8 @@ def _falling(deltas: Array) -> Array:
 def _heads(q: float, k: int) -> tuple[Array, Array]:
     """How many heads there can be [k + 1], and the log of their chances."""
     j = np.arange(k + 1, dtype=np.float64)
-    return j, np.asarray(binom.logpmf(j, k, q), dtype=np.float64)
+    ways = gammaln(k + 1) - gammaln(j + 1) - gammaln(k - j + 1)
+    return j, np.asarray(ways + xlogy(j, q) + xlog1py(k - j, -q), dtype=np.float64)
 
 
 def _far(q: float, z: float, k: int) -> float:

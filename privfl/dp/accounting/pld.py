@@ -19,6 +19,8 @@ from privfl.dp.accounting.classical import gaussian_epsilon
 from privfl.dp.accounting.release import Release
 
 GRID = 1e-4
+_FAR = 10.0
+"""Standard deviations at which the grid of a Gaussian ends: what lies beyond is infinite."""
 _TAIL = 9.5
 """Standard deviations at which a Gaussian's tail is given up to infinity: a probability of
 1e-21.
@@ -58,8 +60,8 @@ def pld_profile(releases: Mapping[Release, int], epsilons: Array) -> Array:
     total = _total(whole)
     if total is None:
         return np.ones_like(epsilons)
-    ways = {id(one): one for one in (total._pmf_remove, total._pmf_add)}.values()
-    return np.asarray(np.max([_deltas(one, epsilons) for one in ways], axis=0), dtype=np.float64)
+    ways = [_deltas(one, epsilons) for one in _ways(total)]
+    return np.asarray(np.max(ways, axis=0), dtype=np.float64)
 
 
 def _deltas(losses: Any, epsilons: Array) -> Array:
@@ -83,7 +85,36 @@ def _epsilon(releases: tuple[tuple[Release, int], ...], delta: float) -> float:
     if alone is not None:
         return gaussian_epsilon(alone, delta)  # one Gaussian needs no grid
     total = _total(releases)
-    return math.inf if total is None else float(total.get_epsilon_for_delta(delta))
+    if total is None:
+        return math.inf
+    return max(_least(one, delta) for one in _ways(total))
+
+
+def _ways(total: Any) -> list[Any]:
+    """The loss distributions of both directions; one, where they are the same."""
+    return list({id(one): one for one in (total._pmf_remove, total._pmf_add)}.values())
+
+
+def _least(losses: Any, delta: float) -> float:
+    """The least epsilon >= 0 with this delta in one direction: what dp-accounting's own
+    get_epsilon_for_delta computes, in a loop over the grid in Python.
+    """
+    dense = losses.to_dense_pmf()
+    if dense._infinity_mass > delta:
+        return math.inf
+    at = ((np.arange(dense.size) + dense._lower_loss) * dense._discretization)[::-1]
+    mass = dense._probs[::-1]
+    above = dense._infinity_mass + np.append(0.0, np.cumsum(mass))
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        tilted = np.append(0.0, np.cumsum(mass * np.exp(-at)))
+        reached = np.log((above - delta) / tilted)
+        # epsilon lies between the losses that are summed so far and the next one below
+        ends = (above[:-1] > delta) & (tilted[:-1] > 0) & (reached[:-1] >= at)
+    steep = (above[1:] >= delta) & (tilted[1:] == 0)  # losses so large that exp(-loss) is 0
+    last = int(np.argmax(ends)) if ends.any() else dense.size
+    if steep[:last].any():
+        return max(0.0, float(at[int(np.argmax(steep))]))
+    return 0.0 if above[last] <= tilted[last] + delta else float(reached[last])
 
 
 def _one_gaussian(releases: Iterable[tuple[Release, int]]) -> float | None:
@@ -140,17 +171,15 @@ def _distribution(release: Release) -> Any:
             return _without_replacement(q, z)
         if release.group > 1:
             return _of_group(q, z, release.group)
-        replaced = release.relation == "replace_one" and release.amplified
+        if not (release.relation == "replace_one" and release.amplified):
+            return _gaussian(q, z)
         # dp-accounting takes sigma over C and doubles the sensitivity itself under REPLACE_ONE;
         # ours is over 2C there
-        relation = (
-            NeighboringRelation.REPLACE_ONE if replaced else NeighboringRelation.ADD_OR_REMOVE_ONE
-        )
         return pld.from_gaussian_mechanism(
-            2 * z if replaced else z,
+            2 * z,
             value_discretization_interval=GRID,
             sampling_prob=q,
-            neighboring_relation=relation,
+            neighboring_relation=NeighboringRelation.REPLACE_ONE,
         )
     if name == "laplace" and not (
         release.amplified and (release.scheme == "fixed_size" or release.relation == "replace_one")
@@ -172,6 +201,37 @@ def _distribution(release: Release) -> Any:
     raise NoPld(
         f"no privacy loss distribution is known for '{name}'{sampled}: the RDP figure is the claim."
     )
+
+
+def _gaussian(q: float, z: float) -> Any:
+    """Poisson sampling, or everybody (q = 1), from the exact hockey-stick divergences at all points
+    of the grid at once (Doroshenko et al. 2022, connect the dots): what dp-accounting's own
+    from_gaussian_mechanism computes, one point after the other in Python.
+    """
+    from dp_accounting.pld import pld_pmf
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    def loss(x: float) -> float:
+        tilt = (2 * x - 1) / (2 * z * z)
+        return tilt if q == 1 else float(np.logaddexp(math.log1p(-q), math.log(q) + tilt))
+
+    low, high = (math.floor(loss(-_FAR * z) / GRID), math.ceil(loss(1 + _FAR * z) / GRID))
+    at = np.arange(low, high + 1) * GRID
+    with np.errstate(divide="ignore", invalid="ignore"):
+        odds = at if q == 1 else np.log(np.maximum(np.expm1(at) + q, 0.0) / q)
+        x = np.maximum(z * odds + 1 / (2 * z), -40.0)  # over z; nothing lies below -40
+    shift = 1 / z
+    above = (1 - q) * ndtr(-x) + q * ndtr(shift - x) - np.exp(at + log_ndtr(-x))
+    create = pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap
+    there = create(GRID, low, high, _falling(above))
+    if q == 1:
+        return pld.PrivacyLossDistribution(there)
+    below = ndtr(x) - np.exp(-at) * ((1 - q) * ndtr(x) + q * ndtr(x - shift))
+    return pld.PrivacyLossDistribution(there, create(GRID, -high, -low, _falling(below[::-1])))
+
+
+def _falling(deltas: Array) -> Array:
+    return np.asarray(np.minimum.accumulate(np.clip(deltas, 0.0, 1.0)), dtype=np.float64)
 
 
 def _of_group(q: float, z: float, k: int) -> Any:
