@@ -16,6 +16,7 @@ from privfl.core import ConfigError
 from privfl.dp.accounting import mixture
 from privfl.dp.accounting.binomial import Array
 from privfl.dp.accounting.classical import gaussian_epsilon
+from privfl.dp.accounting.grid import connected, joined, least_epsilon, repeated
 from privfl.dp.accounting.release import Release
 
 GRID = 1e-4
@@ -60,7 +61,7 @@ def pld_profile(releases: Mapping[Release, int], epsilons: Array) -> Array:
     total = _total(whole)
     if total is None:
         return np.ones_like(epsilons)
-    ways = [_deltas(one, epsilons) for one in _ways(total)]
+    ways = [_deltas(one, epsilons) for one in total]
     return np.asarray(np.max(ways, axis=0), dtype=np.float64)
 
 
@@ -87,34 +88,12 @@ def _epsilon(releases: tuple[tuple[Release, int], ...], delta: float) -> float:
     total = _total(releases)
     if total is None:
         return math.inf
-    return max(_least(one, delta) for one in _ways(total))
+    return max(least_epsilon(one, delta) for one in total)
 
 
 def _ways(total: Any) -> list[Any]:
     """The loss distributions of both directions; one, where they are the same."""
     return list({id(one): one for one in (total._pmf_remove, total._pmf_add)}.values())
-
-
-def _least(losses: Any, delta: float) -> float:
-    """The least epsilon >= 0 with this delta in one direction: what dp-accounting's own
-    get_epsilon_for_delta computes, in a loop over the grid in Python.
-    """
-    dense = losses.to_dense_pmf()
-    if dense._infinity_mass > delta:
-        return math.inf
-    at = ((np.arange(dense.size) + dense._lower_loss) * dense._discretization)[::-1]
-    mass = dense._probs[::-1]
-    above = dense._infinity_mass + np.append(0.0, np.cumsum(mass))
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        tilted = np.append(0.0, np.cumsum(mass * np.exp(-at)))
-        reached = np.log((above - delta) / tilted)
-        # epsilon lies between the losses that are summed so far and the next one below
-        ends = (above[:-1] > delta) & (tilted[:-1] > 0) & (reached[:-1] >= at)
-    steep = (above[1:] >= delta) & (tilted[1:] == 0)  # losses so large that exp(-loss) is 0
-    last = int(np.argmax(ends)) if ends.any() else dense.size
-    if steep[:last].any():
-        return max(0.0, float(at[int(np.argmax(steep))]))
-    return 0.0 if above[last] <= tilted[last] + delta else float(reached[last])
 
 
 def _one_gaussian(releases: Iterable[tuple[Release, int]]) -> float | None:
@@ -127,17 +106,23 @@ def _one_gaussian(releases: Iterable[tuple[Release, int]]) -> float | None:
 
 
 @lru_cache(maxsize=4)
-def _total(releases: tuple[tuple[Release, int], ...]) -> Any:
-    """The loss distribution of all; None where one carries no noise."""
-    total: Any = None
+def _total(releases: tuple[tuple[Release, int], ...]) -> tuple[Any, ...] | None:
+    """The loss distributions of all in both directions; one, where they are the same. None where a
+    release carries no noise.
+    """
+    total: tuple[Any, ...] | None = None
     for release, count in _merged(releases):
         if _silent(release):
             return None
-        step = _distribution(release)
         # a bound on the tail that overflows is infinite, and another order's is taken
         with np.errstate(over="ignore"):
-            one = step.self_compose(count) if count > 1 else step
-            total = one if total is None else total.compose(one)
+            step = tuple(repeated(one, count) for one in _ways(_distribution(release)))
+            if total is None:
+                total = step
+            else:
+                both = max(len(total), len(step))
+                pairs = zip(*(w * (both // len(w)) for w in (total, step)), strict=True)
+                total = tuple(joined(*pair) for pair in pairs)
     return total
 
 
@@ -208,7 +193,6 @@ def _gaussian(q: float, z: float) -> Any:
     of the grid at once (Doroshenko et al. 2022, connect the dots): what dp-accounting's own
     from_gaussian_mechanism computes, one point after the other in Python.
     """
-    from dp_accounting.pld import pld_pmf
     from dp_accounting.pld import privacy_loss_distribution as pld
 
     def loss(x: float) -> float:
@@ -222,16 +206,11 @@ def _gaussian(q: float, z: float) -> Any:
         x = np.maximum(z * odds + 1 / (2 * z), -40.0)  # over z; nothing lies below -40
     shift = 1 / z
     above = (1 - q) * ndtr(-x) + q * ndtr(shift - x) - np.exp(at + log_ndtr(-x))
-    create = pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap
-    there = create(GRID, low, high, _falling(above))
+    there = connected(GRID, low, above)
     if q == 1:
         return pld.PrivacyLossDistribution(there)
     below = ndtr(x) - np.exp(-at) * ((1 - q) * ndtr(x) + q * ndtr(x - shift))
-    return pld.PrivacyLossDistribution(there, create(GRID, -high, -low, _falling(below[::-1])))
-
-
-def _falling(deltas: Array) -> Array:
-    return np.asarray(np.minimum.accumulate(np.clip(deltas, 0.0, 1.0)), dtype=np.float64)
+    return pld.PrivacyLossDistribution(there, connected(GRID, -high, below[::-1]))
 
 
 def _of_group(q: float, z: float, k: int) -> Any:
@@ -255,7 +234,6 @@ def _without_replacement(q: float, z: float) -> Any:
     dominating pair is symmetric; the one-sided pair of Poisson sampling would understate a
     composition.
     """
-    from dp_accounting.pld import pld_pmf
     from dp_accounting.pld import privacy_loss_distribution as pld
 
     top = math.log1p(q * math.expm1(1 / (2 * z * z) + _TAIL / z))
@@ -264,10 +242,8 @@ def _without_replacement(q: float, z: float) -> Any:
     upper = q * _gaussian_delta(np.log1p(np.expm1(half) / q), z)
     lower = -np.expm1(-half) + np.exp(-half) * upper
     middle = q * _gaussian_delta(np.zeros(1), z)
-    deltas = np.minimum.accumulate(np.concatenate([lower[::-1], middle, upper]))
-    return pld.PrivacyLossDistribution(
-        pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(GRID, -n, n, deltas)
-    )
+    deltas = np.concatenate([lower[::-1], middle, upper])
+    return pld.PrivacyLossDistribution(connected(GRID, -n, deltas))
 
 
 def _gaussian_delta(epsilon: Array, z: float) -> Array:
