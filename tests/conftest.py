@@ -8,6 +8,7 @@ beartype, and only functions that speak of arrays get a scope of their own for t
 
 import ast
 import functools
+import gc
 import importlib.machinery
 import inspect
 import os
@@ -179,6 +180,12 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "needs(*names): data sets without which the test is skipped, by their names"
     )
+
+
+def pytest_collection_finish(session):
+    """What is loaded by now stays: collections of garbage do not look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item):
