@@ -108,7 +108,7 @@ from privfl.core.local import (
     is_private,
 )
 from privfl.core.loss import cross_entropy
-from privfl.core.meant import in_words, truth_for_number, wrong_value
+from privfl.core.meant import in_words, text_for_number, truth_for_number, wrong_value
 from privfl.core.opened import Opened, Rows, Total
 from privfl.core.oracle import Needs, Oracle
 from privfl.core.pages import keep_freed_pages
@@ -390,6 +390,7 @@ __all__ = [
     "running_layers",
     "seal_state",
     "secret_generator",
+    "text_for_number",
     "truth_for_number",
     "unknown",
     "unpack_parts",

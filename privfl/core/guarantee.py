@@ -211,12 +211,14 @@ class Lie(Generic[T]):
 
     ``how`` makes what tells it, once: `Liars` of a channel, a lying mechanism of a mechanism.
     `privfl.testing.what_it_does` plays it through the real parties and measures what came of it.
+    ``leaves_out``: what comes of it is that clients are left out, and nothing else.
     """
 
     who: Coalition
     can: Power
     does: str
     how: Callable[[], T] = field(repr=False, compare=False)
+    leaves_out: bool = False
 
     def describe(self) -> str:
         """The lie in a sentence."""
@@ -308,6 +310,24 @@ class Guarantee(Generic[T]):
             rows="the" if rows is None else rows,
             disclosed=named or ("what leaks" if count is None else "nothing else"),
         )
+
+    def needing(self, fraction: float | None) -> Guarantee[T]:
+        """The same where a round needs this fraction of its cohort: where it needs everybody, a lie
+        that leaves a client out ends it.
+
+        >>> garbage = Lie(Coalition.of("client/0"), "nothing", "lies", lambda: Liars(), True)
+        >>> said = Guarantee((), (garbage,), (), ())
+        >>> said.needing(0.5).liars(), said.needing(1.0).liars()
+        ({'a client': 'nothing'}, {'a client': 'abort'})
+        """
+        if fraction is None or fraction < 1:
+            return self
+        ends = "; everybody is needed, so the round ends"
+        told = [
+            replace(lie, can="abort", does=lie.does + ends) if lie.leaves_out else lie
+            for lie in self.lies
+        ]
+        return replace(self, lies=tuple(told))
 
     def under(self, noise: Guarantee[Any] | None) -> Guarantee[T]:
         """The same of a channel that carries noise: what the noise assumes is assumed as well."""

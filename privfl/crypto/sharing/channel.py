@@ -106,7 +106,7 @@ class AdditiveSharing(SharingSettings):
             said = pine_guarantee(self.others[0], self.quorum)
         else:
             said = sharing_guarantee(self.others, self.quorum)
-        return noised(said, self.noise, proved=self.proof is not None)
+        return noised(said.needing(self.threshold), self.noise, proved=self.proof is not None)
 
     def noise_event(
         self, plan: RoundPlan, survivors: int | None = None, colluders: int = 0

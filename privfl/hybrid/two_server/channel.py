@@ -295,7 +295,11 @@ class TwoServer:
     def guarantee(self) -> Guarantee[Liars]:
         """Who may collude, who may lie and what the lie can do, as this channel is set."""
         noise = None if self.noise is None else self.noise.guarantee
-        return two_server_guarantee(self.recipe, self.quorum, self.run_by).under(noise)
+        return (
+            two_server_guarantee(self.recipe, self.quorum, self.run_by)
+            .needing(self.threshold)
+            .under(noise)
+        )
 
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""

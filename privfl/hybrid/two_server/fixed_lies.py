@@ -224,12 +224,14 @@ def enforced_lies(recipe: Recipe) -> list[Lie[Liars]]:
             "choose",
             "hands on another row than a client tagged, so that the client is left out",
             changes_first,
+            True,
         ),
         Lie(
             Coalition.of("server/1"),
             "choose",
             "tells the dealer of another seed, so that a client is left out",
             changes_first,
+            True,
         ),
         Lie(
             Coalition.of("server/1"),
@@ -242,6 +244,7 @@ def enforced_lies(recipe: Recipe) -> list[Lie[Liars]]:
             "choose",
             "says that a client told it another seed, so that the client is left out",
             changes_first,
+            True,
         ),
         *lies_of_dealer(recipe),
         *_beyond(recipe),
@@ -265,7 +268,7 @@ def _of_products(who: PartyId) -> list[Lie[Liars]]:
     dropped = "says that a client lied about its norm, so that the client is refused"
     return [
         Lie(Coalition.of(who), "abort", f"{what} ends", announces_another),
-        Lie(Coalition.of(who), "choose", dropped, drops_by_norm),
+        Lie(Coalition.of(who), "choose", dropped, drops_by_norm, True),
     ]
 
 
@@ -275,8 +278,8 @@ def _of_clients(signs: bool) -> list[Lie[Liars]]:
         return [lies.skips_its_clip("nothing", "whatever it sends is a row of signs")]
     what = "lies about its norm, and is refused by name"
     return [
-        lies.skips_its_clip("nothing", "it is refused by name"),
-        Lie(Coalition.of("client/0"), "nothing", what, lies_about_its_norm),
+        lies.skips_its_clip("nothing", "it is refused by name", refused=True),
+        Lie(Coalition.of("client/0"), "nothing", what, lies_about_its_norm, True),
     ]
 
 
