@@ -255,9 +255,10 @@ def drive_all(
     noted = partial(Message.of, keep_bodies=keep_bodies, digests=digests)
     seconds = dict.fromkeys(cast, 0.0)
     post = UnderWay(faults, cast, noted, folding=not keep_bodies)
-    arriving: Mapping[PartyId, Mail] = dict.fromkeys(cast, _NO_MAIL)
+    arriving: dict[PartyId, Mail] = dict.fromkeys(cast, _NO_MAIL)
     for exchange in range(MAX_EXCHANGES):
-        for who, inbox in arriving.items():
+        for who in tuple(arriving):
+            inbox = arriving.pop(who)  # once it is read, nobody but its reader holds it
             for sender, body in inbox.items():
                 messages.append(post.note(exchange, sender, who, body))
             if who in aborts or faults.silent_from.get(who, exchange + 1) <= exchange:
@@ -276,7 +277,7 @@ def drive_all(
             for who, folding in post.seconds.items():
                 seconds[who] += folding
             return Outcome(None, aborts, tuple(messages), seconds)
-        arriving = post.deliver(exchange + 1)
+        arriving = {**post.deliver(exchange + 1)}
     without_end = f"was still talking after {MAX_EXCHANGES} exchanges"
     if not lying:  # honest parties end: that they do not is our fault
         raise Abort(f"everybody {without_end}")
