@@ -180,6 +180,8 @@ def _stacked_row(
 class Prefilled:
     """An executor whose updates are there already: what is left of a round is the engine."""
 
+    together = 1
+
     def train(
         self, broadcast: Broadcast, tasks: Sequence[Task], out: Tensor, seeds: Seeds
     ) -> list[Trained]:
@@ -324,7 +326,9 @@ def peaks(quick: bool) -> Iterator[Row]:
     d = 10_000_000
     for channel in ("plain", "secagg", "sharing"):
         few, many = (_peak(n, d, channel) for n in (10, 40))
-        yield cost("peaks", "its own at 10", f"peak bytes, {channel}, 40 x {d:,}", many, few, 1 / 1.1)
+        yield cost(
+            "peaks", "its own at 10", f"peak bytes, {channel}, 40 x {d:,}", many, few, 1 / 1.1
+        )
     for channel in ("two_server", "two_server_semi_honest"):
         for n in (10,) if quick else (10, 40):
             name = f"peak bytes, {channel}, {n} x {d:,}"

@@ -20,8 +20,8 @@ from privfl.core.protocol import Opener, Party
 from privfl.core.types import Buffer, PartyId, Vector
 from privfl.core.update import Bounded, RoundPlan
 
-_BLOCK = 1 << 14
-"""So many values at a time stay in a core's own cache."""
+_BLOCK = 1 << 17
+"""So many values at a time stay in cache, and are worth a call."""
 
 
 @runtime_checkable

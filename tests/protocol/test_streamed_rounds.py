@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from privfl.aggregators import Bucketing, Mean, Median
+from privfl.aggregators import Bucketing, ClientMomentum, Mean, Median
 from privfl.attacks import SignFlip
 from privfl.core import (
     Bounded,
@@ -28,7 +28,7 @@ from privfl.engine.adversaries import Adversaries
 from privfl.engine.carrier import Simulated
 from privfl.engine.notes import Notes
 from privfl.hybrid import TwoServer
-from privfl.training import LocalSGD, Stacked, Trained, Workload
+from privfl.training import LocalSGD, Sequential, Stacked, Trained, Workload
 from privfl.training.task import failed
 
 LONG, SHORT = 1 << 18, 64
@@ -150,6 +150,14 @@ def test_a_streamed_round_is_the_stored_one_bit_for_bit(name, faults):
     assert one[-1].state.parameters.abs().max() > 0
 
 
+def test_letters_that_are_folded_are_noted_whole_with_their_digests():
+    (one,) = played(engine_of(Plain(), d=LONG), 1, digests=True)
+    (other,) = played(engine_of(Plain(), d=LONG, streams_from=NEVER), 1, digests=True)
+    ours, theirs = one.transcript.carried.messages, other.transcript.carried.messages
+    assert ours == theirs
+    assert all(len(message.digest) == 64 for message in ours)
+
+
 @pytest.mark.parametrize("rule", [Mean(weighted=False), Mean(weighted=False, denominator=7.0)])
 def test_rows_that_count_alike_are_added_up_alike(rule):
     channel, how = Plain(), {"d": LONG, "rule": rule}
@@ -252,6 +260,35 @@ def test_an_executor_of_two_workers_is_handed_as_many_clients_as_it_trains():
     assert streamed.executor.most == 4
     assert torch.equal(one[-1].state.parameters, other[-1].state.parameters)
     assert told(one[-1]) == told(other[-1])
+
+
+@pytest.mark.parametrize("defences", [(), (ClientMomentum(),)])
+def test_clients_that_train_and_remember_do_so_once_a_round_and_in_order(defences):
+    def run(streams_from):
+        rng = torch.Generator().manual_seed(0)
+        data = Dataset(torch.randn(24, 3, generator=rng), torch.arange(24) % 2, classes=2)
+        work = Workload(FlatModel(nn.Sequential(nn.Linear(3, 2))), cross_entropy, LocalSGD(), data)
+        work.model.write(torch.zeros(8))
+        clients = {client: torch.arange(4 * client, 4 * client + 4) for client in range(6)}
+        scenario = Scenario(
+            work, clients, data, Clip(1.0), SecAgg(), Mean(), rounds=3, defences=defences
+        )
+        executor, seeds = Sequential(work), scenario.seeds
+        session, adversaries = Session(scenario.channel), Adversaries(scenario, seeds)
+        faults = Faults(silent_from={"client/3": 2})
+        carrier = Simulated(session, executor, adversaries, seeds, faults, streams_from)
+        return played(Engine(scenario, executor, carrier=carrier), 3)
+
+    streamed, stored = run(0), run(NEVER)
+    for one, other in zip(streamed, stored, strict=True):
+        assert torch.equal(one.state.parameters, other.state.parameters)
+        assert told(one) == told(other)
+        assert one.transcript.fired == other.transcript.fired
+        for seat, kept in other.state.client_seats.items():
+            for client, value in kept.items():
+                assert torch.equal(one.state.client_seats[seat][client].vector, value.vector)
+    assert len(streamed[-1].state.client_seats.get(0, {})) == 6 * len(defences)
+    assert streamed[-1].state.parameters.norm() > 0
 
 
 def session_of(channel):
