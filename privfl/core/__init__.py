@@ -39,18 +39,7 @@ from privfl.core.attack_seats import (
 from privfl.core.bundle import Bundle, MalformedBundle, pack_parts, unpack_parts
 from privfl.core.channel import Able, CarriesNoise, Channel, ChannelKind, Encodes, Grouping, Opens
 from privfl.core.dataset import ClientDataSeat, Dataset
-from privfl.core.drive import (
-    NO_FAULTS,
-    Carried,
-    Driver,
-    Faults,
-    Message,
-    Outcome,
-    Refusal,
-    drive,
-    drive_all,
-    drive_parts,
-)
+from privfl.core.drive import Carried, Driver, Outcome, Refusal, drive, drive_all, drive_parts
 from privfl.core.errors import (
     BadUpdate,
     BudgetSpent,
@@ -90,6 +79,7 @@ from privfl.core.guarantee import (
 )
 from privfl.core.identity import KnownKeys, PartyKeys, no_helper, refuse_others_keys
 from privfl.core.judgement import Judgement
+from privfl.core.letters import NO_FAULTS, Faults, Message
 from privfl.core.library import PICTURES, Library
 from privfl.core.local import (
     BUFFERS,

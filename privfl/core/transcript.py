@@ -10,9 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from privfl.core.channel import Channel
-from privfl.core.drive import Carried, Message
+from privfl.core.drive import Carried
 from privfl.core.errors import ConfigError, NotVisible
 from privfl.core.judgement import Judgement
+from privfl.core.letters import Message
 from privfl.core.opened import Rows, Total
 from privfl.core.privacy import Charge
 from privfl.core.protocol import Member

@@ -113,6 +113,7 @@ class SecAgg(SecAggSettings):
         server.
         """
         return Able(
+            streams=True,
             encodes=self.code,
             rounds_off=self.code.error,
             fewest=self.fewest,

@@ -90,6 +90,7 @@ class AdditiveSharing(SharingSettings):
     def able(self) -> Able:
         """Rounding (and with a proof the norm that is proved), the quorum, the servers' noise."""
         return Able(
+            streams=True,
             encodes=self.code if self.proof is None else Proved(self.code),
             rounds_off=self.code.error,
             fewest=self.quorum,

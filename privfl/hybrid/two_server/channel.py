@@ -218,6 +218,7 @@ class TwoServer:
     def able(self) -> Able:
         """Both servers learn what is opened on the way; the first is told the model."""
         return Able(
+            streams=True,
             encodes=RowEncoding(
                 self.code, self.recipe.traits.normalised, selects=not isinstance(self.rule, Mean)
             ),

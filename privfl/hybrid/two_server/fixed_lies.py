@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -127,7 +128,7 @@ def _change(
     party: Party,
 ) -> tuple[FixedFirstServer | FixedSecondServer | FixedDealer, Callable[[], bool]]:
     if isinstance(party, FixedFirstServer):
-        held: dict[int, bytes] = party.bodies
+        held: dict[int, Any] = party.bodies
     elif isinstance(party, FixedSecondServer | FixedDealer):
         held = party.seeds
     else:
@@ -139,7 +140,7 @@ def _change(
             return False
         body = bytearray(held[0])
         body[-1 if last else 0] ^= 1
-        held[0] = bytes(body)
+        held[0] = np.frombuffer(body, dtype=np.uint8) if last else bytes(body)
         return True
 
     return party, change
