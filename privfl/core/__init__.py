@@ -38,6 +38,7 @@ from privfl.core.attack_seats import (
 )
 from privfl.core.bundle import Bundle, MalformedBundle, pack_parts, unpack_parts
 from privfl.core.channel import Able, CarriesNoise, Channel, ChannelKind, Encodes, Grouping, Opens
+from privfl.core.coalition import Coalition, Quota, Some
 from privfl.core.dataset import ClientDataSeat, Dataset
 from privfl.core.drive import Carried, Driver, Outcome, Refusal, drive, drive_all, drive_parts
 from privfl.core.errors import (
@@ -68,14 +69,11 @@ from privfl.core.guarantee import (
     TRUE_KEYS,
     UNFORGED,
     Cast,
-    Coalition,
     Fidelity,
     Guarantee,
     Liars,
     Lie,
     Power,
-    Quota,
-    Some,
 )
 from privfl.core.identity import KnownKeys, PartyKeys, no_helper, refuse_others_keys
 from privfl.core.judgement import Judgement
