@@ -31,16 +31,18 @@ from privfl.core import (
     FRAME_ROOM,
     Bounded,
     Broadcast,
+    Channel,
     Dataset,
     FlatModel,
     LocalPlan,
     RoundPlan,
     Seeds,
 )
-from privfl.crypto import Plain
+from privfl.crypto import AdditiveSharing, Plain, SecAgg
 from privfl.data import load
-from privfl.dp import NoBound
+from privfl.dp import Clip, NoBound
 from privfl.engine import Engine, Scenario, Session
+from privfl.hybrid import TwoServer
 from privfl.models import mlp
 from privfl.training import LocalSGD, Sequential, Stacked, Task, Trained, Workload, cross_entropy
 
@@ -178,6 +180,8 @@ def _stacked_row(
 class Prefilled:
     """An executor whose updates are there already: what is left of a round is the engine."""
 
+    together = 1
+
     def train(
         self, broadcast: Broadcast, tasks: Sequence[Task], out: Tensor, seeds: Seeds
     ) -> list[Trained]:
@@ -259,14 +263,43 @@ def many_clients(quick: bool) -> Iterator[Row]:
     yield cost("many clients", "goal", "exponent of their growth", exponent, 1.1, 1)
 
 
-def ready_engine(n: int, d: int) -> Engine:
+class OneRow:
+    """An executor that hands everybody a copy of one update, in whatever row it is given."""
+
+    together = 1
+
+    def __init__(self, d: int) -> None:
+        self.row = torch.empty(d).normal_(generator=torch.Generator().manual_seed(0)).mul_(1e-5)
+
+    def train(
+        self, broadcast: Broadcast, tasks: Sequence[Task], out: Tensor, seeds: Seeds
+    ) -> list[Trained]:
+        """Nothing but copies."""
+        out.copy_(self.row.expand_as(out))
+        return [Trained(task.client, 1.0, loss=0.0) for task in tasks]
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+CHANNELS: dict[str, Callable[[], Channel]] = {
+    "plain": Plain,
+    "secagg": SecAgg,
+    "sharing": AdditiveSharing,
+    "two_server": TwoServer,
+    "two_server_semi_honest": lambda: TwoServer(security="semi_honest"),
+}
+"""The channels whose peaks are measured, each as it is by default."""
+
+
+def ready_engine(n: int, d: int, channel: str = "plain") -> Engine:
     """An engine whose n clients' updates of d values are there already."""
     data = Dataset(torch.zeros(n, 1), torch.zeros(n, dtype=torch.int64), classes=d)
     workload = Workload(FlatModel(nn.Linear(1, d, bias=False)), cross_entropy, LocalSGD(), data)
     clients = {client: torch.tensor([client]) for client in range(n)}
-    return Engine(
-        Scenario(workload, clients, data, NoBound(), Plain(), Mean(), rounds=100), Prefilled()
-    )
+    bound = NoBound() if channel == "plain" else Clip(1.0)
+    scenario = Scenario(workload, clients, data, bound, CHANNELS[channel](), Mean(), rounds=100)
+    return Engine(scenario, OneRow(d))
 
 
 def engine_clients(quick: bool) -> Iterator[Row]:
@@ -286,29 +319,37 @@ def engine_clients(quick: bool) -> Iterator[Row]:
 
 
 def peaks(quick: bool) -> Iterator[Row]:
-    """Peak memory of rounds whose updates have 10M values, over their rows, without training."""
+    """Peak memory of rounds whose updates have 10M values, without training, each channel as it is
+    by default: at 40 clients over 10 where nothing but a sum is wanted, over the rows where servers
+    hold a share of each.
+    """
     d = 10_000_000
-    for n, most in ((10, None), (40, 1.2)):
-        goal = 4 * n * d * (most or 1.0)
-        peer = "goal" if most else "its rows"
-        yield cost("peaks", peer, f"peak bytes, {n} x {d:,}", _peak(n, d), goal, most and 1)
+    for channel in ("plain", "secagg", "sharing"):
+        few, many = (_peak(n, d, channel) for n in (10, 40))
+        yield cost(
+            "peaks", "its own at 10", f"peak bytes, {channel}, 40 x {d:,}", many, few, 1 / 1.1
+        )
+    for channel in ("two_server", "two_server_semi_honest"):
+        for n in (10,) if quick else (10, 40):
+            name = f"peak bytes, {channel}, {n} x {d:,}"
+            yield cost("peaks", "2.5 times its rows", name, _peak(n, d, channel), 10.0 * n * d, 1)
 
 
-def _peak(n: int, d: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.engine", "--memory", str(n), str(d)]
+def _peak(n: int, d: int, channel: str = "plain") -> float:
+    command = [sys.executable, "-m", "benchmarks.engine", "--memory", str(n), str(d), channel]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def memory(n: int, d: int) -> None:
-    """Peak memory of three rounds without training in a process of its own, beyond what it had
+def memory(n: int, d: int, channel: str) -> None:
+    """Peak memory of two rounds without training in a process of its own, beyond what it had
     before; printed in bytes (Linux only).
     """
     torch.set_num_threads(1)
-    engine = ready_engine(n, d)
+    engine = ready_engine(n, d, channel)
     state = engine.begin("prefilled")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
     before = _status("VmRSS")
-    for _ in range(3):
+    for _ in range(2):
         state = engine.play(state).state
     print(_status("VmHWM") - before)
 
@@ -356,7 +397,7 @@ def _plot(accuracies: Sequence[float], path: Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--memory"]:
-        memory(*map(int, sys.argv[2:]))
+        memory(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
     else:
         main(
             "engine",

@@ -25,6 +25,7 @@ from privfl.core import (
     ConfigError,
     in_words,
     mapping_in,
+    text_for_number,
     truth_for_number,
     unknown,
     value_of,
@@ -68,7 +69,7 @@ class _Strict(BaseModel):
     @classmethod
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         hint = cls.model_fields[str(info.field_name)].annotation
-        if truth_for_number(value, hint):
+        if truth_for_number(value, hint) or text_for_number(value, hint):
             raise ValueError(f"must be {in_words(hint)}")
         return value
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from benchmarks.harness import Case, main
 from benchmarks.privacy_attacks.black_box import black_box
 from benchmarks.privacy_attacks.federated import federated
+from benchmarks.privacy_attacks.gans import client_gan, server_gan
 from benchmarks.privacy_attacks.honest import honest
 from benchmarks.privacy_attacks.membership import stream, writers
 from benchmarks.privacy_attacks.noise import noise
@@ -45,6 +46,8 @@ CASES: dict[str, Case] = {
     "batch_norm_labels": counted,
     "dager": dager,
     "tables": tables,
+    "client_gan": client_gan,
+    "server_gan": server_gan,
 }
 
 if __name__ == "__main__":

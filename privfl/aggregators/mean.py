@@ -19,6 +19,12 @@ from privfl.core import (
     Total,
     Vector,
 )
+from privfl.core.streaming import sum_of_rows
+
+ADDED_UP = 1 << 18
+"""Rows of so many values or more are added up one after the other, so that they need not all be
+there; shorter ones in one product, because there are more of them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,10 @@ class Mean:
                 raise BadUpdate("Mean got no rows at all.")
             weights = opened.weights if self.weighted else opened.weights.new_ones(opened.n)
             whole = self.denominator or float(weights.sum())
-            mean = (weights / whole).to(opened.values.dtype) @ opened.values
+            if self.streams(opened.d) and opened.values.device.type == "cpu":
+                mean = sum_of_rows(opened.values, weights).div_(whole)
+            else:
+                mean = (weights / whole).to(opened.values.dtype) @ opened.values
             if not (math.isfinite(whole) and bool(finite_rows(mean[None]))):
                 cleaned("Mean", opened, max_byzantine=0)  # names whose rows are not finite
                 raise BadUpdate(
@@ -86,6 +95,10 @@ class Mean:
         if not bool(finite_rows(mean[None])):
             raise BadUpdate("Mean: the total holds NaN or infinite values.")
         return mean
+
+    def streams(self, d: int) -> bool:
+        """Whether rows of this length are added up one after the other (`core.streaming`)."""
+        return d >= ADDED_UP
 
     def sensitivity(self, moves: Moves, neighbours: Neighbours) -> float:
         """Of uniform weights: how far all rows move together, over the fixed denominator or over

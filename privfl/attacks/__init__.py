@@ -116,7 +116,14 @@ from privfl.attacks.poisoning import (
     LabelFlip,
     OptimalPoints,
 )
-from privfl.attacks.property import BlackBoxProperty, MultiTask, PropertyInference, SelectionProfile
+from privfl.attacks.property import (
+    BlackBoxProperty,
+    ClientGAN,
+    MultiTask,
+    PropertyInference,
+    SelectionProfile,
+    ServerGAN,
+)
 from privfl.attacks.result import (
     ByRow,
     ClientScores,
@@ -126,6 +133,7 @@ from privfl.attacks.result import (
     PropertyScores,
     Reconstruction,
     Records,
+    Representatives,
     Result,
     Scores,
     Sequences,
@@ -153,6 +161,7 @@ __all__ = [
     "ByRow",
     "Chameleon",
     "CheapMetaPoison",
+    "ClientGAN",
     "ClientPresence",
     "ClientScores",
     "ClientUpdates",
@@ -214,12 +223,14 @@ __all__ = [
     "RandomWeights",
     "Reconstruction",
     "Records",
+    "Representatives",
     "Result",
     "SampleSpecific",
     "Scores",
     "SelectionProfile",
     "Semantic",
     "Sequences",
+    "ServerGAN",
     "ShadowMembership",
     "SignFlip",
     "SkipClip",

@@ -13,7 +13,7 @@ import torch
 
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import ByRow, NotApplicable, NotFound, Result
-from privfl.attacks.rows import contributors, proof, readable, single_row, told_apart
+from privfl.attacks.rows import contributors, own_in, proof, readable, single_row, told_apart
 from privfl.core import (
     BUFFERS,
     Attack,
@@ -216,13 +216,14 @@ def summed(view: View) -> Total:
 
 def buffers_of(view: View, client: ClientId, l2: float = float("inf")) -> Vector | None:
     """The change [s] of a client's running statistics, where a view shows whose it is: in a row, or
-    as what is left of a sum when the adversary takes its own clients' changes (clipped to ``l2``)
-    off.
+    as what is left of a sum when the adversary takes the changes (clipped to ``l2``) of those of
+    its own clients off that are in it.
     """
     seen = view.opened.get(BUFFERS)
-    if isinstance(seen, Total) and seen.count - len(view.own) == 1:
+    mine = own_in(view, seen, BUFFERS) if isinstance(seen, Total) else {}
+    if isinstance(seen, Total) and seen.count - len(mine) == 1:
         value, weight = seen.value.clone(), seen.weight
-        for update in view.own.values():
+        for update in mine.values():
             own = update.aux.get(BUFFERS)
             if own is None:
                 return None

@@ -101,6 +101,27 @@ class Records(Reconstruction):
 
 
 @dataclass(frozen=True, slots=True)
+class Representatives(Result):
+    """What a model takes for a class: samples [n, ...] in the model's units with the class of each
+    [n]. They are a property of the class, and are not claimed to be anybody's samples: a game that
+    asks for reconstructions takes none.
+    """
+
+    samples: Tensor
+    labels: Int[Tensor, " n"]
+
+    def claim(self) -> str:
+        """How many, and what they are."""
+        classes = ", ".join(str(label) for label in sorted(set(self.labels.tolist())))
+        return (
+            f"{len(self.samples)} representatives of class {classes}: what the model takes for it,"
+            " and no member's sample"
+        )
+
+    __str__ = Result.__str__
+
+
+@dataclass(frozen=True, slots=True)
 class Counts(Result):
     """How many samples of each class [C] a batch held."""
 

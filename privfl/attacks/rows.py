@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
-from privfl.core import ClientId, NotVisible, Rows, Total, View
+from privfl.core import ClientId, NotVisible, Rows, Total, Update, View
 
 _BY_ROW = ("groups", "group_counts")
 """What is disclosed with one entry a row."""
 
 
 def readable(view: View) -> Rows:
-    """The rows that a view shows, or the one row that is left of a sum when the adversary takes its
-    own clients' updates off.
+    """The rows that a view shows, or the one row that is left of a sum when the adversary takes the
+    updates of those of its own clients off that are in it.
 
     Raises:
         NotVisible: the view shows no rows, and more than one update of others is in the sum.
     """
     seen = view.opened.get("delta")
-    if not isinstance(seen, Total) or seen.count - len(view.own) != 1:
+    own = own_in(view, seen) if isinstance(seen, Total) else {}
+    if not isinstance(seen, Total) or seen.count - len(own) != 1:
         return view.rows
     value, weight = seen.value.clone(), seen.weight
-    for update in view.own.values():
+    for update in own.values():
         length = float(update.delta.norm())
         clip = min(1.0, view.plan.l2 / max(length, 1e-30)) * view.scale(update.client)
         value -= update.weight * update.delta * clip
         weight -= update.weight
-    others = tuple(client for client in view.plan.cohort if client not in view.own)
+    others = tuple(client for client in view.among() if client not in own)
     if not weight > 0:
         raise NotVisible(f"the weights of the sum of round {view.plan.number} leave no row.")
     ids = others if len(others) == 1 else None
     return Rows((value / weight)[None], torch.tensor([weight]), ids)
+
+
+def own_in(view: View, total: Total, part: str = "delta") -> Mapping[ClientId, Update]:
+    """The adversary's own updates that are surely in a sum; none where a rule inside of the channel
+    left some updates out, because nobody says whose.
+    """
+    return view.own_among(part) if total.count == len(view.among(part)) else {}
 
 
 def proof(views: Sequence[View]) -> str:
@@ -49,10 +57,10 @@ def proof(views: Sequence[View]) -> str:
     for view in views:
         if view.disclosed or any(isinstance(part, Rows) for part in view.opened.values()):
             return ""
-        seen = view.opened.get("delta")
-        counts = [one.count for one in view.opened.values() if isinstance(one, Total)]
-        counts += [] if isinstance(seen, Total) else [view.plan.n]
-        if min(counts) - len(view.own) < 2:
+        sums = {p: one for p, one in view.opened.items() if isinstance(one, Total)}
+        left = [one.count - len(view.own_among(part)) for part, one in sums.items()]
+        left += [] if "delta" in sums else [len(view.among()) - len(view.own_among())]
+        if min(left) < 2:
             return ""
     who = views[0].adversary
     return (

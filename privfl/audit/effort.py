@@ -22,6 +22,7 @@ from privfl.attacks import (
     LossThreshold,
     PropertyInference,
     SelectionProfile,
+    ServerGAN,
     ShadowMembership,
     StatisticCounts,
     SubjectMembership,
@@ -129,6 +130,7 @@ def on_tables(effort: Effort) -> tuple[Inference, ...]:
 _UNSCORED: tuple[type[Inference], ...] = (
     GradientDisaggregation,
     SelectionProfile,
+    ServerGAN,
     SubjectMembership,
 )
 """Attacks whose claims no game of the audit scores."""

@@ -17,6 +17,7 @@ from privfl.core import (
     ConfigError,
     Needs,
     in_words,
+    text_for_number,
     truth_for_number,
     unknown,
     wrong_value,
@@ -140,7 +141,7 @@ def needs_of(maker: Any) -> Needs:
 
 
 def _checked(owner: str, key: str, hint: Any, value: Any) -> Any:
-    if truth_for_number(value, hint):
+    if truth_for_number(value, hint) or text_for_number(value, hint):
         raise ConfigError(f"{owner}: '{key}' must be {in_words(hint)} (it is {value!r}).")
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(

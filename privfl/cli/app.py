@@ -122,9 +122,17 @@ def _options(
     """Federated learning with privacy layers."""
 
 
+def words_to_complete() -> list[str]:
+    """The words that a shell asks to complete: bash says them in one variable, zsh, fish and
+    PowerShell in another.
+    """
+    said = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+    return said.split()[1:]
+
+
 def main() -> None:
     """The entry point of the ``privfl`` command."""
-    words = sys.argv[1:] or os.environ.get("COMP_WORDS", "").split()[1:]  # a shell completes them
+    words = sys.argv[1:] or words_to_complete()
     try:
         with remembered(sys.argv[1:]) as known:
             if not known:

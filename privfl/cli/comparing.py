@@ -33,7 +33,9 @@ def compare(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="A new folder for compare.csv, differences.csv and curves.png."),
+        typer.Option(
+            help="A new folder: compare.csv, differences.csv, and curves as .svg, .png, .csv."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -59,7 +61,10 @@ def compare(
     write_atomically(out / "compare.csv", csv_of(exact))
     write_atomically(out / "differences.csv", csv_of(differing))
     curves = {name: read_records(folder)[0] for name, folder in zip(names, folders, strict=True)}
-    write_atomically(out / "curves.png", _curves(curves))
+    drawn = _curves(curves)
+    write_atomically(out / "curves.svg", drawn.svg("curves"))
+    write_atomically(out / "curves.png", drawn.png())
+    write_atomically(out / "curves.csv", drawn.csv())
     say(f"privfl: the table, the differences and the curves are in {out}")
 
 
@@ -101,14 +106,15 @@ def _made_of(folder: Path) -> Mapping[str, str]:
         return {}
 
 
-def _curves(runs: Mapping[str, Sequence[RoundRecord]]) -> bytes:
+def _curves(runs: Mapping[str, Sequence[RoundRecord]]) -> Charted:
     """Accuracy by round, one line a run."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), dpi=130, layout="constrained")
-    axes = figure.subplots()
+    axes, rows = figure.subplots(), list[dict[str, Any]]()
     for i, (name, records) in enumerate(runs.items()):
         measured = [(one.round + 1, one.accuracy) for one in records if one.accuracy is not None]
+        rows += [{"run": name, "round": at, "accuracy": accuracy} for at, accuracy in measured]
         axes.plot(
             [at for at, _ in measured],
             [accuracy for _, accuracy in measured],
@@ -119,4 +125,4 @@ def _curves(runs: Mapping[str, Sequence[RoundRecord]]) -> bytes:
     axes.set_xlabel("round")
     axes.set_ylabel("accuracy")
     axes.legend(fontsize=8, frameon=False)
-    return Charted(figure, ()).png()
+    return Charted(figure, rows)

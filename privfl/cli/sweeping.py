@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from shutil import rmtree
@@ -14,14 +13,16 @@ from typing import Annotated, Any
 
 import typer
 
+from privfl.cli.pool import pool_of
 from privfl.cli.rows import result_row
 from privfl.cli.running import NOT_COVERED, Json, Settings, fresh
 from privfl.cli.screen import bar, say, table
 from privfl.config import load
 from privfl.core import CannotWrite, ConfigError, Ledger
 from privfl.dp import over_runs, sentence, spend
-from privfl.engine import holds_run, read_ledger
+from privfl.engine import RunFolder, read_ledger
 from privfl.engine.files import make_folder, said, write_atomically
+from privfl.engine.folder import CONFIG, FINGERPRINT, LOCK, README, SUMMARY
 from privfl.federation import Federation
 from privfl.report import config_in, read_records, write_report
 from privfl.report.sweep_page import sweep_page
@@ -78,12 +79,33 @@ def sweep(
         plan = _plan(config, settings or (), over)
     federations = [Federation.from_config(one) for one in plan["configs"]]  # refuse before any run
     if resume is None:
-        _begin(folder, plan)
+        _refuse_full(folder)
+        with said(folder):
+            make_folder(folder)
+    held = RunFolder(folder)
+    held.lock()
+    try:
+        if resume is None:
+            _refuse_full(folder)  # another one was faster
+            write_atomically(folder / PLAN, json.dumps(plan, indent=1))
+        _sweep(folder, plan, federations, jobs, as_json)
+    finally:
+        held.close()
+
+
+def _sweep(
+    folder: Path,
+    plan: Mapping[str, Any],
+    federations: list[Federation],
+    jobs: int,
+    as_json: bool,
+) -> None:
+    """Play a sweep that was written down, in its folder, which is locked."""
     claims = any(federation.claims_privacy for federation in federations)
     if claims:
         say(f"privfl: {NOT_COVERED}")
     delta = max(one.audit.delta for one in federations)
-    del federations
+    federations.clear()  # of their data no more than that of the run in play stays in memory
     todo = [(folder / f"{i:03d}", one) for i, one in enumerate(plan["configs"])]
     with bar("sweep", len(todo)) as shown:
         for number in _played(todo, jobs):
@@ -131,15 +153,15 @@ def _plan(config: Path, settings: Sequence[str], over: Sequence[str]) -> dict[st
     return {"chosen": chosen, "configs": configs}
 
 
-def _begin(folder: Path, plan: Mapping[str, Any]) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+def _refuse_full(folder: Path) -> None:
+    full = folder.exists() and (
+        not folder.is_dir() or any(inside.name != LOCK for inside in folder.iterdir())
+    )
+    if full:
         raise ConfigError(
             f"'{folder}' is not empty: give --out a new folder, or go on with the sweep in it by"
             " --resume."
         )
-    with said(folder):
-        make_folder(folder)
-    write_atomically(folder / PLAN, json.dumps(plan, indent=1))
 
 
 def _read_plan(folder: Path) -> dict[str, Any]:
@@ -164,8 +186,7 @@ def _played(todo: Sequence[tuple[Path, Mapping[str, Any]]], jobs: int) -> Iterat
             play(*one)
             yield number
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with pool_of(jobs) as pool:
         asked = {pool.submit(play, *one): number for number, one in enumerate(todo)}
         try:
             for done in as_completed(asked):
@@ -181,16 +202,50 @@ def _played(todo: Sequence[tuple[Path, Mapping[str, Any]]], jobs: int) -> Iterat
 
 
 def play(folder: Path, config: Mapping[str, Any]) -> None:
-    """One run of a sweep: from its start, or from where it was killed; nothing where it ended."""
-    began = (folder / "fingerprint.json").exists()
-    if began and (folder / "summary.json").exists():
+    """One run of a sweep: from its start, or from where it was killed; nothing where it ended.
+
+    Raises:
+        ConfigError: the folder holds something else, or another process writes to it.
+    """
+    began = (folder / FINGERPRINT).exists()
+    if began and (folder / SUMMARY).exists():
+        _refuse_another(folder, config)
         return
     if folder.exists() and not began:
-        if holds_run(folder):
-            config_in(folder)
-        rmtree(folder)  # of a run that was killed before it had begun
+        _clear(folder)
     Federation.from_config(config).run(folder, resume=began)
     write_report(folder)
+
+
+def _refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a run that ended and is not the sweep's: its row would stand under other keys."""
+    if load(config_in(folder)) != load(config):
+        raise ConfigError(
+            f"the run in '{folder}' is not the sweep's own: move it away, and the sweep plays its"
+            " own there (--resume)."
+        )
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a run left that was killed before it had begun."""
+    held = RunFolder(folder)
+    held.lock()
+    try:
+        begun = {LOCK, CONFIG, README}
+        strange = [
+            inside.name
+            for inside in folder.iterdir()
+            if inside.name not in begun and not inside.name.endswith(".draft")
+        ]
+        if strange:
+            raise ConfigError(
+                f"'{folder}' holds '{min(strange)}' and no run of the sweep: move it away, and the"
+                " sweep plays its own there (--resume)."
+            )
+        with said(folder):
+            rmtree(folder)
+    finally:
+        held.close()
 
 
 def _best(rows: Sequence[Mapping[str, Any]], claims: bool) -> str:

@@ -38,19 +38,9 @@ from privfl.core.attack_seats import (
 )
 from privfl.core.bundle import Bundle, MalformedBundle, pack_parts, unpack_parts
 from privfl.core.channel import Able, CarriesNoise, Channel, ChannelKind, Encodes, Grouping, Opens
+from privfl.core.coalition import Coalition, Quota, Some
 from privfl.core.dataset import ClientDataSeat, Dataset
-from privfl.core.drive import (
-    NO_FAULTS,
-    Carried,
-    Driver,
-    Faults,
-    Message,
-    Outcome,
-    Refusal,
-    drive,
-    drive_all,
-    drive_parts,
-)
+from privfl.core.drive import Carried, Driver, Outcome, Refusal, drive, drive_all, drive_parts
 from privfl.core.errors import (
     BadUpdate,
     BudgetSpent,
@@ -79,17 +69,15 @@ from privfl.core.guarantee import (
     TRUE_KEYS,
     UNFORGED,
     Cast,
-    Coalition,
     Fidelity,
     Guarantee,
     Liars,
     Lie,
     Power,
-    Quota,
-    Some,
 )
 from privfl.core.identity import KnownKeys, PartyKeys, no_helper, refuse_others_keys
 from privfl.core.judgement import Judgement
+from privfl.core.letters import NO_FAULTS, Faults, Message
 from privfl.core.library import PICTURES, Library
 from privfl.core.local import (
     BUFFERS,
@@ -108,7 +96,7 @@ from privfl.core.local import (
     is_private,
 )
 from privfl.core.loss import cross_entropy
-from privfl.core.meant import in_words, truth_for_number, wrong_value
+from privfl.core.meant import in_words, text_for_number, truth_for_number, wrong_value
 from privfl.core.opened import Opened, Rows, Total
 from privfl.core.oracle import Needs, Oracle
 from privfl.core.pages import keep_freed_pages
@@ -390,6 +378,7 @@ __all__ = [
     "running_layers",
     "seal_state",
     "secret_generator",
+    "text_for_number",
     "truth_for_number",
     "unknown",
     "unpack_parts",

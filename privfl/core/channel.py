@@ -146,7 +146,10 @@ class Able:
     directory, whether mail is signed or not. ``joins``: a client is set up later without a new key
     set-up of the others, who keep their identities and what guards them from replays. ``carries``:
     a round hands its cohort keys for the next, in which the same cohort is expected. ``deals``
-    makes what a dealer can make before rounds. ``warnings`` are sentences that a report must show.
+    makes what a dealer can make before rounds. ``streams``: no letter of a client is a view of its
+    row, but for those that the server folds (`core.streaming.Folds`), and clients' parties ask for
+    their updates in the cohort's order; a round in one process then need not keep rows.
+    ``warnings`` are sentences that a report must show.
 
     >>> Able().told
     ('server',)
@@ -168,6 +171,7 @@ class Able:
     joins: bool = False
     carries: bool = False
     deals: DealsAhead | None = None
+    streams: bool = False
     warnings: tuple[str, ...] = ()
 
 

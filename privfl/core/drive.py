@@ -4,7 +4,6 @@ late, and counts every byte.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from types import MappingProxyType
 from typing import Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from privfl.core.bundle import Bundle, MalformedBundle, unpack_parts
+from privfl.core.letters import NO_FAULTS, Faults, Message, UnderWay
 from privfl.core.opened import Opened
 from privfl.core.protocol import Abort, Opener, Party
 from privfl.core.types import Buffer, Mail, PartyId, Received
@@ -21,61 +21,6 @@ O = TypeVar("O")
 O_co = TypeVar("O_co", covariant=True)
 MAX_EXCHANGES = 1000
 _NO_MAIL: Mail = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Faults:
-    """What goes wrong on the way. Exchanges are counted from 0, the one in which everybody speaks
-    first.
-
-    ``silent_from``: a party says nothing from this exchange on. ``late``: what a party sends
-    arrives this many exchanges late (and is lost where a timely message of its own overtakes it).
-    ``duplicated``: each message of these parties arrives again in the next exchange. ``malformed``:
-    what a party sends is changed on the way. ``byzantine``: a party is replaced by one that runs
-    its own code. ``relayed``: whoever carries the mail stands between a party and the others, is
-    handed what they write to it and speaks in its name; it holds none of the party's keys, so where
-    mail is signed it is this that the signature meets.
-    """
-
-    silent_from: Mapping[PartyId, int] = field(default_factory=dict)
-    late: Mapping[PartyId, int] = field(default_factory=dict)
-    duplicated: Collection[PartyId] = frozenset()
-    malformed: Mapping[PartyId, Callable[[Buffer], Buffer]] = field(default_factory=dict)
-    byzantine: Mapping[PartyId, Callable[[Party], Party]] = field(default_factory=dict)
-    relayed: Mapping[PartyId, Callable[[Party], Party]] = field(default_factory=dict)
-
-
-NO_FAULTS = Faults()
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message: who to whom, in which exchange, how long; the body only where an audit asked for
-    it, its SHA-256 (hex) where the run's transcript is chained.
-    """
-
-    exchange: int
-    sender: PartyId
-    receiver: PartyId
-    size: int
-    body: bytes | None = field(default=None, repr=False)
-    digest: str | None = None
-
-    @classmethod
-    def of(
-        cls,
-        exchange: int,
-        sender: PartyId,
-        receiver: PartyId,
-        body: Buffer,
-        *,
-        keep_bodies: bool = False,
-        digests: bool = False,
-    ) -> Message:
-        """A record of ``body`` on its way."""
-        kept = bytes(body) if keep_bodies else None
-        digest = hashlib.sha256(body).hexdigest() if digests else None
-        return cls(exchange, sender, receiver, len(body), kept, digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,36 +134,6 @@ def _received(
     return {
         who: [by_exchange[e] for e in sorted(by_exchange)] for who, by_exchange in mails.items()
     }
-
-
-class _Post:
-    """Mail under way, by the exchange in which it arrives."""
-
-    def __init__(self, faults: Faults) -> None:
-        self.faults = faults
-        self.timely: dict[PartyId, dict[PartyId, Buffer]] = {}
-        self.delayed: dict[int, list[tuple[PartyId, PartyId, Buffer]]] = {}
-
-    def send(self, exchange: int, sender: PartyId, mail: Mail) -> None:
-        by = self.faults.late.get(sender, 0)
-        for to, sent in mail.items():
-            body = self.faults.malformed[sender](sent) if sender in self.faults.malformed else sent
-            if by:
-                self.delayed.setdefault(exchange + 1 + by, []).append((sender, to, body))
-            else:
-                self.timely.setdefault(to, {})[sender] = body
-            if sender in self.faults.duplicated:
-                self.delayed.setdefault(exchange + 2 + by, []).append((sender, to, bytes(body)))
-
-    def deliver(self, exchange: int) -> dict[PartyId, dict[PartyId, Buffer]]:
-        arriving, self.timely = self.timely, {}
-        for sender, to, body in self.delayed.pop(exchange, ()):
-            arriving.setdefault(to, {}).setdefault(sender, body)
-        return arriving
-
-    @property
-    def empty(self) -> bool:
-        return not self.timely and not self.delayed
 
 
 @runtime_checkable
@@ -339,12 +254,13 @@ def drive_all(
     messages: list[Message] = []
     noted = partial(Message.of, keep_bodies=keep_bodies, digests=digests)
     seconds = dict.fromkeys(cast, 0.0)
-    post = _Post(faults)
-    arriving: Mapping[PartyId, Mail] = dict.fromkeys(cast, _NO_MAIL)
+    post = UnderWay(faults, cast, noted, folding=not keep_bodies)
+    arriving: dict[PartyId, Mail] = dict.fromkeys(cast, _NO_MAIL)
     for exchange in range(MAX_EXCHANGES):
-        for who, inbox in arriving.items():
+        for who in tuple(arriving):
+            inbox = arriving.pop(who)  # once it is read, nobody but its reader holds it
             for sender, body in inbox.items():
-                messages.append(noted(exchange, sender, who, body))
+                messages.append(post.note(exchange, sender, who, body))
             if who in aborts or faults.silent_from.get(who, exchange + 1) <= exchange:
                 continue
             began = time.thread_time()
@@ -358,8 +274,10 @@ def drive_all(
                 continue
             post.send(exchange, who, answer)
         if post.empty:
+            for who, folding in post.seconds.items():
+                seconds[who] += folding
             return Outcome(None, aborts, tuple(messages), seconds)
-        arriving = post.deliver(exchange + 1)
+        arriving = {**post.deliver(exchange + 1)}
     without_end = f"was still talking after {MAX_EXCHANGES} exchanges"
     if not lying:  # honest parties end: that they do not is our fault
         raise Abort(f"everybody {without_end}")

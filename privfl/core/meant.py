@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Union, get_args
 
 _ONE: Mapping[Any, str] = {
     bool: "true or false",
@@ -83,6 +84,35 @@ def truth_for_number(value: Any, hint: Any) -> bool:
     inner = value.values() if isinstance(value, Mapping) else value
     several = isinstance(value, list | tuple | Mapping)
     return several and any(truth_for_number(one, hint) for one in inner)
+
+
+def text_for_number(value: Any, hint: Any) -> bool:
+    """Whether a text stands where numbers alone are meant, which pydantic reads as one. 1e-5 is a
+    text to YAML 1.1, which wants a point in it, and a number to everybody else.
+
+    >>> text_for_number("3", int | None), text_for_number([8, "9"], Sequence[int])
+    (True, True)
+    >>> text_for_number("all", int | Literal["all"]), text_for_number("3", int | str)
+    (False, False)
+    >>> text_for_number("1e-5", float)
+    False
+    """
+    arms = [arm for arm in _arms(hint) if arm is not type(None)]
+    if isinstance(value, str):
+        words = [w for arm in arms if typing.get_origin(arm) is Literal for w in get_args(arm)]
+        single = {arm for arm in arms if typing.get_origin(arm) not in (Literal, *_LISTS)}
+        numbers = bool(single) and single <= {int, float}
+        return numbers and value not in words and _EXPONENT.fullmatch(value) is None
+    inner = [get_args(arm) for arm in arms if typing.get_origin(arm) in _LISTS]
+    if isinstance(value, Mapping):
+        held = [of[-1] for of in inner if len(of) == 2]
+        return any(text_for_number(one, of) for of in held for one in value.values())
+    several = isinstance(value, list | tuple)
+    return several and any(text_for_number(one, of[0]) for of in inner if of for one in value)
+
+
+_LISTS = (list, tuple, Sequence, dict, Mapping)
+_EXPONENT = re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+")
 
 
 def _leaves(hint: Any) -> set[Any]:

@@ -10,9 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from privfl.core.channel import Channel
-from privfl.core.drive import Carried, Message
+from privfl.core.drive import Carried
 from privfl.core.errors import ConfigError, NotVisible
 from privfl.core.judgement import Judgement
+from privfl.core.letters import Message
 from privfl.core.opened import Rows, Total
 from privfl.core.privacy import Charge
 from privfl.core.protocol import Member
@@ -76,6 +77,8 @@ class View:
     forward model of an adaptive attack. ``bases`` are the models [d] of the clients of an
     asynchronous round that began with an older one than ``before``, and ``scales`` by what their
     bounded updates were multiplied for that: both are public, because who was sent what when is.
+    ``heard`` are by part the clients whose updates are in what was opened: who spoke is on the
+    wire.
     """
 
     adversary: str
@@ -92,6 +95,20 @@ class View:
     scales: Mapping[ClientId, float] = field(default_factory=dict)
     extra: Mapping[str, Vector] = field(default_factory=dict, repr=False)
     extra_after: Mapping[str, Vector] = field(default_factory=dict, repr=False)
+    heard: Mapping[str, tuple[ClientId, ...]] = field(default_factory=dict)
+
+    def among(self, part: str = "delta") -> tuple[ClientId, ...]:
+        """The clients whose updates are in what was opened of a part; the whole cohort where
+        nothing says who dropped out.
+        """
+        return self.heard.get(part, self.plan.cohort)
+
+    def own_among(self, part: str = "delta") -> Mapping[ClientId, Update]:
+        """The adversary's own updates that are in what was opened of a part: not those of its
+        clients that dropped out.
+        """
+        there = set(self.among(part))
+        return {client: update for client, update in self.own.items() if client in there}
 
     def base(self, client: ClientId | None) -> Vector:
         """The model [d] that a client trained from; ``before`` where that is nobody's in
@@ -232,6 +249,7 @@ class Transcript:
             self.scales,
             self.extra,
             self.extra_after,
+            {p: o.survivors for p, o in self.carried.opened.items() if o is not None},
         )
 
     def _key_holders(self, channel: Channel[Any]) -> frozenset[PartyId]:

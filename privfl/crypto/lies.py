@@ -97,12 +97,12 @@ def falls_silent(who: PartyId, can: Power) -> Lie[Liars]:
 def sends_garbage(who: PartyId = "client/0", can: Power = "nothing") -> Lie[Liars]:
     """A party whose letters are bytes that mean nothing."""
     how = each(lambda honest: Alters(honest, lambda to, body: b"\xff" * len(body)))
-    return Lie(Coalition.of(who), can, "sends garbage, and is left out by name", how)
+    return Lie(Coalition.of(who), can, "sends garbage, and is left out by name", how, True)
 
 
-def skips_its_clip(can: Power, why: str) -> Lie[Liars]:
+def skips_its_clip(can: Power, why: str, *, refused: bool = False) -> Lie[Liars]:
     """A client whose contribution is far longer than the round allows; ``why`` it can do what it
-    can.
+    can. ``refused``: it is left out.
     """
     return Lie(
         Coalition.of("client/0"),
@@ -113,6 +113,7 @@ def skips_its_clip(can: Power, why: str) -> Lie[Liars]:
                 honest.client, TIMES * honest.delta, honest.l2, honest.weight
             )
         ),
+        refused,
     )
 
 
@@ -150,7 +151,8 @@ def shuts_out(least: Callable[[RoundPlan], int], rule: str, who: PartyId = "serv
         Coalition.of(who),
         "choose",
         f"shuts clients out, and goes on with as few as the rules allow ({rule})",
-        with_the_fewest(least, who),
+        with_the_fewest(lambda plan: min(least(plan), plan.n - 1), who),  # one at least
+        True,
     )
 
 

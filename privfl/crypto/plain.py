@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar
@@ -40,6 +40,7 @@ from privfl.core import (
     no_helper,
     norm,
 )
+from privfl.core.streaming import add_row
 from privfl.crypto import lies
 
 _HEADER = struct.Struct("<4sIQQd")
@@ -122,6 +123,80 @@ def _where_they_lie(bodies: Sequence[Buffer], at: Sequence[int], d: int) -> torc
     return torch.from_numpy(rows)
 
 
+def _checked(
+    plan: RoundPlan,
+    expected: Collection[ClientId],
+    taken: Collection[ClientId],
+    who: PartyId,
+    body: Buffer,
+) -> tuple[ClientId, torch.Tensor, float]:
+    """Who sent a message, its vector and its weight.
+
+    Raises:
+        _Refused: it is none of this round's, or longer than the bound.
+    """
+    client = client_of(who)
+    if client is None or client not in expected:
+        raise _Refused("not in the cohort")
+    if client in taken:
+        raise _Refused("a second message")
+    row, weight = _read(body, plan)
+    length = norm(row)
+    if not length <= plan.l2 * (1 + _SLACK) or length == float("inf"):
+        raise _Refused(f"norm {length:.6g} is over the bound {plan.l2:.6g}, or not finite")
+    return client, row, weight
+
+
+@dataclass
+class _SummingServer:
+    """The server where nothing but the rows' sum is wanted: it adds each up when it comes."""
+
+    plan: RoundPlan
+    weighted: bool
+    total: torch.Tensor | None = None
+    weights: list[float] = field(default_factory=list)
+    expected: set[ClientId] = field(default_factory=set)
+    taken: dict[ClientId, None] = field(default_factory=dict)
+    excluded: dict[PartyId, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.expected = set(self.plan.cohort)
+
+    def fold(self, sender: PartyId, body: Buffer) -> Buffer | None:
+        """Add a row up, unless it cannot be used: why not is said when it arrives."""
+        try:
+            self._add(sender, body)
+        except _Refused:
+            return None
+        return b""
+
+    def step(self, mail: Mail) -> Mail:
+        for who, body in mail.items():
+            if not body and client_of(who) in self.taken:  # what was added up when it was written
+                continue
+            try:
+                self._add(who, body)
+            except _Refused as refused:
+                self.excluded.setdefault(who, str(refused))
+        return {}
+
+    def _add(self, who: PartyId, body: Buffer) -> None:
+        client, row, weight = _checked(self.plan, self.expected, self.taken, who, body)
+        if self.total is None:
+            self.total = torch.zeros(self.plan.d)
+        weight = float(np.float32(weight)) if self.weighted else 1.0  # as rows carry weights
+        add_row(self.total, row, weight)
+        self.taken[client] = None
+        self.weights.append(weight)
+
+    @property
+    def result(self) -> Opened[Total] | None:
+        if self.total is None:
+            return None
+        total = Total(self.total, float(torch.tensor(self.weights).sum()), len(self.weights))
+        return Opened(total, tuple(self.taken), excluded=dict(self.excluded))
+
+
 @dataclass
 class _Server:
     plan: RoundPlan
@@ -144,18 +219,8 @@ class _Server:
             return {}
         expected = set(self.plan.cohort)
         for who, body in mail.items():
-            client = client_of(who)
             try:
-                if client is None or client not in expected:
-                    raise _Refused("not in the cohort")
-                if client in self.taken:
-                    raise _Refused("a second message")
-                row, weight = _read(body, self.plan)
-                length = norm(row)
-                if not length <= self.plan.l2 * (1 + _SLACK) or length == float("inf"):
-                    raise _Refused(
-                        f"norm {length:.6g} is over the bound {self.plan.l2:.6g}, or not finite"
-                    )
+                client, row, weight = _checked(self.plan, expected, self.taken, who, body)
             except _Refused as refused:
                 self.excluded.setdefault(who, str(refused))
                 continue
@@ -201,6 +266,10 @@ class _ServerMember:
     def enter(self, plan: RoundPlan) -> _Server:
         return _Server(plan, self)
 
+    def enter_summing(self, plan: RoundPlan, *, weighted: bool) -> _SummingServer:
+        """Its part in a round whose rows are no more than their sum (`core.streaming.SumsRows`)."""
+        return _SummingServer(plan, weighted)
+
     def stacked(self, plan: RoundPlan, bodies: Sequence[Buffer]) -> torch.Tensor:
         """The vectors of these messages, copied into one matrix [n, d]."""
         matrix = self.matrices.get(plan.part)
@@ -228,8 +297,8 @@ class Plain:
 
     @property
     def able(self) -> Able:
-        """Nothing beside opening rows."""
-        return Able()
+        """Nothing beside opening rows, or adding them up as they come."""
+        return Able(streams=True)
 
     @property
     def guarantee(self) -> Guarantee[Liars]:

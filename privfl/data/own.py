@@ -42,7 +42,7 @@ class OwnTable(ABC):
 
     Raises:
         ConfigError: a number out of range, classes that stand there twice, a test file that is
-            the one to train on.
+            the one to train on, a column that is two things at once.
     """
 
     path: str
@@ -58,6 +58,17 @@ class OwnTable(ABC):
 
     def __post_init__(self) -> None:
         require.at_least(2, test_every=self.test_every)
+        if self.target == self.client_column:
+            raise ConfigError(
+                f"target and client_column are both '{self.target}', so that each client would have"
+                " one label alone: name the column of labels, and the one that says whose a row is."
+            )
+        for role, name in (("target", self.target), ("client_column", self.client_column)):
+            if name is not None and name in (self.features or ()):
+                raise ConfigError(
+                    f"features names '{name}', which is the {role} and is not trained on: leave it"
+                    " out of features."
+                )
         if isinstance(self.classes, str):
             raise ConfigError(f"classes are a list, as in [no, yes], and are '{self.classes}'.")
         if self.test is not None and Path(self.test).resolve() == Path(self.path).resolve():

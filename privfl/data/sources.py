@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +72,7 @@ class CsvSource:
             _reading(self.path, "CSV file"),
             self.path.open(encoding="utf-8-sig", newline="") as file,
         ):
-            lines = csv.reader(file, delimiter=self.delimiter, strict=True)
+            lines = csv.reader(_as_text(self.path, file), delimiter=self.delimiter, strict=True)
             names = next(lines, [])
             twice = {name for name in names if names.count(name) > 1}
             if not names or twice:
@@ -93,6 +93,21 @@ class CsvSource:
                     held = []
             if held:
                 yield _columns(names, held)
+
+
+def _as_text(path: Path, lines: Iterable[str]) -> Iterator[str]:
+    """Lines without a NUL, which no text has: Python reads it as a letter of a field.
+
+    Raises:
+        DataCorrupt: a line has one.
+    """
+    for number, line in enumerate(lines, start=1):
+        if "\0" in line:
+            raise DataCorrupt(
+                f"'{path}', line {number}: it holds a NUL byte, which no text does: the file is"
+                " damaged, or is not in UTF-8 (UTF-16 perhaps). Save it as UTF-8."
+            )
+        yield line
 
 
 def _columns(names: list[str], held: list[list[str]]) -> Rows:

@@ -18,6 +18,7 @@ from privfl.engine.folder import (
     RunFolder,
     holds_run,
     read_ledger,
+    refuse_lost_config,
     start_ledger,
     tensors_of,
 )
@@ -103,6 +104,7 @@ __all__ = [
     "pipeline_of",
     "read_chain",
     "read_ledger",
+    "refuse_lost_config",
     "round_ahead",
     "rounding_said",
     "rule_reads_channel",

@@ -12,29 +12,35 @@ import torch
 
 from privfl.core import (
     FRAME_ROOM,
-    BadUpdate,
     Bounded,
     Carried,
     ClientId,
     ClientState,
     CoinSource,
     Faults,
+    Incident,
     Member,
     NoisySteps,
     PartyId,
-    PlanRefused,
-    RoundFailed,
     Update,
     Vector,
     client_party,
 )
 from privfl.engine.adversaries import Adversaries
-from privfl.engine.client import nothing_of
+from privfl.engine.making import Making
 from privfl.engine.notes import Notes
 from privfl.engine.order import Order, Told
 from privfl.engine.session import Session
 from privfl.engine.state import RunState
-from privfl.training import Executor, Failed
+from privfl.engine.streaming import (
+    RANK,
+    STREAMS_FROM,
+    OneAfterTheOther,
+    rows_at_once,
+    sums_rows,
+    why_rows_are_kept,
+)
+from privfl.training import Executor
 
 O = TypeVar("O")
 O_co = TypeVar("O_co", covariant=True)
@@ -109,6 +115,10 @@ class Carrier(Protocol[O_co]):
 class Simulated(Generic[O]):
     """All clients and helpers in this process. It owns the update matrix, which every round writes
     anew, and the members of the session.
+
+    Rounds whose rows would take ``streams_from`` bytes or more keep none where nothing wants all of
+    them (`why_rows_are_kept`): each is written over once its client's letter is written. What comes
+    of a round is the same, bit for bit.
     """
 
     def __init__(
@@ -118,9 +128,11 @@ class Simulated(Generic[O]):
         adversaries: Adversaries,
         seeds: CoinSource,
         faults: Faults,
+        streams_from: int = STREAMS_FROM,
     ) -> None:
         self.session, self.executor = session, executor
         self.adversaries, self.seeds, self.faults = adversaries, seeds, faults
+        self.streams_from = streams_from
         self._matrix = torch.empty(0, 0)
 
     @property
@@ -146,10 +158,22 @@ class Simulated(Generic[O]):
         digests: bool = False,
     ) -> Returned[O]:
         """One round; see `Carrier.play`."""
+        making = Making(order, state, notes, self.executor, self.adversaries, self.seeds)
+        if not keep and not self.why_rows_are_kept(order):
+            return self._streamed(making, charge, digests=digests)
         with notes.stage("train"):
-            trained, frames, made, noisy, told = self._train(order, state, notes, charge)
+            cohort = order.plan.cohort
+            if cohort:
+                making.train(cohort, *self._rows(len(cohort), order.plan.d))
+        failed = making.alone
+        if failed is not None:
+            charge(making.noisy)
+            raise failed
+        told = Told.of(order, making.sent)
         with notes.stage("client seats", foreign=bool(order.side.seats)):
-            prepared, seats = self._prepare(order, state, trained, notes)
+            making.seat(cohort)
+            making.note_seats()
+        prepared = making.updates
         with notes.stage("attack", foreign=bool(order.scenario.attackers)):
             effects = self.adversaries.apply_attacks(order, prepared, state)
             notes.fired |= effects.fired
@@ -157,14 +181,14 @@ class Simulated(Generic[O]):
             notes.liars |= effects.liars
             notes.liars |= {c for c in order.plan.cohort if client_party(c) in liars}
         with notes.stage("bound"):
-            bounded = self._bounded(order, told, prepared, frames, notes)
+            bounded = making.bound(cohort, told)
             parties = {
                 client: order.side.entered(
                     self.session.member(client), told.plans_of(client), parts
                 )
                 for client, parts in bounded.items()
             }
-        charge(noisy)
+        charge(making.noisy)
         with notes.stage("channel"):
             self.session.inform(order.context)
             carried = self.session.play_parts(
@@ -175,124 +199,66 @@ class Simulated(Generic[O]):
                 digests=digests,
                 plans_of=told.to,
             )
-        return replace(
-            made,
-            carried=carried,
-            client_seats=seats,
-            attacks=effects.memory,
-            updates=prepared,
-            sent={client: _extra(parts) for client, parts in bounded.items()},
+        return Returned(
+            carried,
+            making.states,
+            making.memory,
+            effects.memory,
+            prepared,
+            making.in_order(),
+            {client: _extra(parts) for client, parts in bounded.items()},
         )
 
-    def _train(
-        self, order: Order, state: RunState, notes: Notes, charge: Charging
-    ) -> tuple[dict[ClientId, Update], dict[ClientId, memoryview], Returned[O], Noisy, Told]:
-        """Every client's training; a round that ends here, because all failed, is charged here."""
-        cohort = order.plan.cohort
-        nothing: Returned[O] = Returned(Carried({}, {}, (), {}))
-        if not cohort:
-            return {}, {}, nothing, {}, Told(order.plans)
-        rows = self._rows(len(cohort), order.plan.d)
-        with notes.resting.interrupted():
-            tasks = [self.adversaries.task(client, order, state) for client in cohort]
-            results = self.executor.train(order.base, tasks, rows, self.seeds)
-        whole = self._matrix.numpy().data.cast("B")
-        stride = 4 * self._matrix.shape[1]
-        updates: dict[ClientId, Update] = {}
-        frames: dict[ClientId, memoryview] = {}
-        states: dict[ClientId, ClientState] = {}
-        noisy: dict[ClientId, tuple[NoisySteps, ...]] = {}
-        losses: list[float] = []
-        for row, (client, result) in enumerate(zip(cohort, results, strict=True)):
-            noisy[client] = result.noisy
-            if isinstance(result, Failed):
-                notes.wrong("train", f"client {client} failed: {result.why}", client)
-                continue
-            updates[client] = result.update(rows[row])
-            frames[client] = whole[row * stride : (row + 1) * stride]
-            states[client] = result.state
-            losses.append(result.loss)
-        alone = order.side.synchronous and not order.pipeline.private
-        if not updates and alone:  # with noise it would tell of clients' data
-            charge(noisy)
-            first = next(result for result in results if isinstance(result, Failed))
-            raise RoundFailed(
-                f"round {order.plan.number}: training failed at every client; client"
-                f" {first.client}: {first.why}"
-            )
-        made = replace(nothing, clients=states, losses=tuple(losses))
-        sent = {
-            task.client: task.broadcast
-            for task in tasks
-            if task.broadcast is not None and task.broadcast is not order.bases.get(task.client)
+    def why_rows_are_kept(self, order: Order) -> str:
+        """Why all rows of such a round lie in memory at once; empty where they do not."""
+        why = why_rows_are_kept(order, self.executor, self.faults, self.session.members["server"])
+        size = 4 * order.plan.n * order.plan.d
+        if not why and size < self.streams_from:
+            return f"they are {size:,} bytes, and it would save nothing"
+        return why
+
+    def _streamed(self, making: Making, charge: Charging, *, digests: bool) -> Returned[O]:
+        """A round that keeps no rows: a client is trained when its party needs the update."""
+        order, notes = making.order, making.notes
+        charge(dict.fromkeys(order.plan.cohort, ()))
+        few = min(order.plan.n, rows_at_once(self.executor))
+        source = OneAfterTheOther(making, *self._rows(few, order.plan.d))
+        parties = {
+            client: {"delta": source.party(client, self.session.member(client))}
+            for client in order.plan.cohort
         }
-        return updates, frames, made, noisy, Told.of(order, sent)
+        began = len(notes.incidents)
+        with notes.stage("channel"):
+            self.session.inform(order.context)
+            carried = self.session.play_parts(
+                order.plans, parties, self.faults, digests=digests, summing=sums_rows(order)
+            )
+        source.finish()
+        notes.incidents[began:] = sorted(notes.incidents[began:], key=_rank)
+        failed = making.alone
+        if failed is not None:
+            raise failed
+        making.note_seats()
+        seconds = {who: s - source.seconds.get(who, 0.0) for who, s in carried.seconds.items()}
+        return Returned(
+            replace(carried, seconds=seconds),
+            making.states,
+            making.memory,
+            updates=making.updates,
+            losses=making.in_order(),
+        )
 
-    def _prepare(
-        self, order: Order, state: RunState, trained: Mapping[ClientId, Update], notes: Notes
-    ) -> tuple[dict[ClientId, Update], dict[int, dict[ClientId, Any]]]:
-        """Every client's seats; a client that trains or sends by code of its own has none."""
-        side = order.side
-        memory = {i: dict(by_client) for i, by_client in state.client_seats.items()}
-        changed = dict.fromkeys(side.seats, 0)
-        prepared = dict(trained)
-        for client, update in trained.items() if side.seats else ():
-            if not self.adversaries.obeys(client, order.plan.number):
-                continue
-            known = {i: memory[i][client] for i in side.seats if client in memory.get(i, {})}
-            start = order.base_of(client).parameters
-            sent, kept, at = side.prepared(update, known, order.plan, start)
-            for i, remembered in kept.items():
-                memory.setdefault(i, {})[client] = remembered
-            for i in at:
-                changed[i] += 1
-            if sent.delta is not update.delta:
-                update.delta.copy_(sent.delta)
-            prepared[client] = replace(sent, delta=update.delta)
-        for i, count in changed.items():
-            if count:
-                name = f"{type(side.seats[i]).__name__} at the clients"
-                notes.fired[name] = f"changed {count} of {order.plan.n} updates"
-        return prepared, memory
-
-    def _bounded(
-        self,
-        order: Order,
-        told: Told,
-        prepared: Mapping[ClientId, Update],
-        frames: Mapping[ClientId, memoryview],
-        notes: Notes,
-    ) -> dict[ClientId, Mapping[str, Bounded]]:
-        sent: dict[ClientId, Mapping[str, Bounded]] = {}
-        refused_by = set[ClientId]()
-        for client, update in prepared.items():
-            conduct = self.adversaries.conduct(client, order.plan.number)
-            plans = told.plans_of(client)
-            base = told.models.get(client) or order.digest_of(client)
-            try:
-                sent[client] = order.side.bounded(
-                    plans, update, base, frames[client], conduct, order.scale(client)
-                )
-            except PlanRefused as refused:
-                refused_by.add(client)
-                notes.wrong("plan", str(refused), client)
-            except BadUpdate as bad:
-                notes.wrong("bound", str(bad), client)
-        # under a claim of privacy a client's data do not decide whether it is there: noise is
-        # scaled by the number of rows, and its scale would tell
-        for client in order.plan.cohort if order.pipeline.private else ():
-            if client not in sent and client not in refused_by:
-                plans, base = (
-                    told.plans_of(client),
-                    told.models.get(client) or order.digest_of(client),
-                )
-                sent[client] = order.side.bounded(plans, nothing_of(order.plans, client), base)
-        return sent
-
-    def _rows(self, n: int, d: int) -> torch.Tensor:
+    def _rows(self, n: int, d: int) -> tuple[torch.Tensor, list[memoryview]]:
+        """Rows [n, d] in the buffer that every round writes anew, and the frame of each."""
         if self._matrix.shape[0] < n or self._matrix.shape[1] != _HEAD + d:
             self._matrix = torch.empty(n, _HEAD + d)
-        return self._matrix[:n, _HEAD:]
+        whole, stride = self._matrix.numpy().data.cast("B"), 4 * self._matrix.shape[1]
+        frames = [whole[row * stride : (row + 1) * stride] for row in range(n)]
+        return self._matrix[:n, _HEAD:], frames
+
+
+def _rank(incident: Incident) -> int:
+    return RANK.get(incident.stage, len(RANK))
 
 
 def _extra(parts: Mapping[str, Bounded]) -> Mapping[str, Vector]:

@@ -150,6 +150,15 @@ def read_chain(path: Path) -> tuple[Link, ...]:
     return tuple(links)
 
 
+def covered(path: Path, name: str) -> bool:
+    """Whether a transcript, as far as it hangs together, covers a file of its run folder."""
+    try:
+        links = read_chain(path)
+    except BrokenChain as broken:
+        links = broken.links
+    return any(name in link.covers for link in links)
+
+
 def _link(number: int, told: Any, head: str) -> Link:
     """A line that hangs together with those before it: who wrote it may have written anything.
 

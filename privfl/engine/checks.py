@@ -33,7 +33,7 @@ from privfl.engine.releases import refuse_asking, refuse_turns, require_steady
 from privfl.engine.rounding import check_rounding
 from privfl.engine.samplers import PersonalPoisson
 from privfl.engine.scenario import Scenario
-from privfl.engine.stopping import refuse_early_stopping
+from privfl.engine.stopping import refuse_early_stopping, refuse_metrics
 from privfl.engine.users import check_users
 
 _KNOWING = {
@@ -120,6 +120,7 @@ def check_scenario(scenario: Scenario) -> None:
     _check_noise(scenario)
     _check_rule(scenario)
     check_rounding(scenario)
+    refuse_metrics(scenario.metrics)
     if scenario.early_stopping is not None:
         refuse_early_stopping(
             validated=scenario.validation is not None,

@@ -46,17 +46,17 @@ def _evaluable(scenario: Scenario) -> None:
 
 
 def _comparable(scenario: Scenario) -> None:
-    """Refuse a rule that holds each row against something of the model's own length, where the
-    method sends rows of another one.
+    """Refuse a rule that holds each row against what data of the server's or the clients' make of
+    the model, where the method also sends rows that are no change of it: they have another length,
+    or, as a control variate, another sense (it points away from the change that it comes with).
     """
-    d = scenario.workload.model.d
-    other = [part for part, length in scenario.workload.method.parts(d).items() if length != d]
+    other = list(scenario.workload.method.parts(scenario.workload.model.d))
     for rule in (scenario.aggregator, scenario.channel.able.hosts):
         for oracle in () if rule is None or not other else rule.needs.values():
             if oracle is Oracle.ROOT or oracle in _EVALUATES:
                 raise ConfigError(
                     f"{name_of(rule)} holds each row against the server's or clients' own data"
                     f" ({oracle.value}), and the method also sends '{other[0]}', which is no change"
-                    " of parameters that could be: train without extra vectors (training.buffers:"
-                    " local or frozen), or use another rule."
+                    " of parameters that could be: train without extra vectors (training sgd;"
+                    " training.buffers: local or frozen), or use another rule."
                 )

@@ -25,6 +25,7 @@ from privfl.engine.chain import (
     Growing,
     Kind,
     TranscriptChain,
+    covered,
     facts_of_round,
     read_chain,
     whole_of,
@@ -335,6 +336,19 @@ class RunFolder:
 def holds_run(path: Path) -> bool:
     """Whether a run began in a folder."""
     return (path / FINGERPRINT).is_file() or (path / CONFIG).is_file()
+
+
+def refuse_lost_config(path: Path) -> None:
+    """Refuse a run folder whose config is gone: nothing else in it says what the run is.
+
+    Raises:
+        ConfigError: the run began with one, as its transcript has it.
+    """
+    if not (path / CONFIG).is_file() and covered(path / TRANSCRIPT, CONFIG):
+        raise ConfigError(
+            f"'{path}' has lost the {CONFIG} that its run began with: put the file back, or begin"
+            " the run anew in another folder."
+        )
 
 
 def _refuse_full(path: Path) -> None:

@@ -41,7 +41,8 @@ def transcript_of(
     """All that happened. ``after`` is the model after the round, as it will be broadcast; ``keep``
     keeps rows, updates and members for audits.
     """
-    carried, updates = _without_rows(returned.carried), {}
+    rows = order.scenario.channel.kind.opens == "rows"
+    carried, updates = _without_rows(returned.carried, rows=rows), {}
     if keep:
         carried = _with_own_rows(returned.carried)
         updates = {c: replace(u, delta=u.delta.clone()) for c, u in returned.updates.items()}
@@ -118,13 +119,14 @@ def _with_own_rows(carried: Carried[Any]) -> Carried[Any]:
     return _mapped(carried, lambda rows: replace(rows, values=rows.values.clone()))
 
 
-def _without_rows(carried: Carried[Any]) -> Carried[Any]:
-    return _mapped(carried, lambda rows: Rows(torch.empty(0, 0), torch.empty(0), ()))
+def _without_rows(carried: Carried[Any], *, rows: bool) -> Carried[Any]:
+    """Without what a channel opened that opens ``rows``, be it their sum."""
+    return _mapped(carried, lambda _: Rows(torch.empty(0, 0), torch.empty(0), ()), summed=rows)
 
 
-def _mapped(carried: Carried[Any], change: Any) -> Carried[Any]:
+def _mapped(carried: Carried[Any], change: Any, *, summed: bool = False) -> Carried[Any]:
     def one(opened: Opened[Any] | None) -> Opened[Any] | None:
-        if opened is None or not isinstance(opened.what, Rows):
+        if opened is None or not (summed or isinstance(opened.what, Rows)):
             return opened
         return replace(opened, what=change(opened.what))
 

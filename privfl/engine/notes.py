@@ -25,16 +25,20 @@ class Notes:
     judgements: list[Judgement] = field(default_factory=list)
     liars: set[ClientId] = field(default_factory=set)
     resting: Resting = field(default_factory=Resting)
+    _inside: float = field(default=0.0, init=False)
 
     @contextmanager
     def stage(self, name: str, *, foreign: bool = False) -> Iterator[None]:
-        """Wall time spent inside is this stage's; in one whose code may be anybody's (``foreign``)
-        the garbage collector works.
+        """Wall time spent inside is this stage's, but for that of stages inside it; in one whose
+        code may be anybody's (``foreign``) the garbage collector works.
         """
-        began = time.perf_counter()
+        began, outer = time.perf_counter(), self._inside
+        self._inside = 0.0
         with self.resting.interrupted() if foreign else nullcontext():
             yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+        whole = time.perf_counter() - began
+        self.seconds[name] = self.seconds.get(name, 0.0) + whole - self._inside
+        self._inside = outer + whole
 
     def wrong(self, stage: str, what: str, client: ClientId | None = None) -> None:
         """Something went wrong without ending the round."""

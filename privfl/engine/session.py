@@ -23,16 +23,19 @@ from privfl.core import (
     InformedServer,
     Member,
     Message,
+    Opener,
     Outcome,
     Party,
     PartyId,
     Refusal,
     RoundPlan,
+    ServerMember,
     client_party,
     drive,
     drive_all,
     drive_parts,
 )
+from privfl.core.streaming import SumsRows
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.post import drive_signed, round_scene, set_up_scene
 from privfl.crypto.primitives import Directory, Identity
@@ -171,10 +174,16 @@ class Session(Generic[O]):
         keep_bodies: bool = False,
         digests: bool = False,
         plans_of: Mapping[ClientId, Mapping[str, RoundPlan]] | None = None,
+        summing: bool | None = None,
     ) -> Carried[O]:
         """A round, all parts together. ``clients`` are the clients' parties by part
         (`ClientSide.entered`); who is not there does not show up. ``plans_of`` are the plans of
         clients that a lying server told something else: their letters are bound to these.
+        ``summing``: a server that reads rows adds them up as they come, by their weights or (False)
+        each times 1.
+
+        Raises:
+            ConfigError: it cannot.
         """
         others: dict[PartyId, Mapping[str, Party]] = {
             client_party(client): parties for client, parties in clients.items()
@@ -182,7 +191,7 @@ class Session(Generic[O]):
         now = self._enrolled
         for who, helper in now.helpers.items():
             others[who] = {part: helper.enter(plan) for part, plan in plans.items()}
-        openers = {part: now.server.enter(plan) for part, plan in plans.items()}
+        openers = {part: _opener(now.server, plan, summing) for part, plan in plans.items()}
         driver = self._driver(plans.values(), plans_of or {})
         carried = drive_parts(
             openers, others, faults, keep_bodies=keep_bodies, digests=digests, driver=driver
@@ -222,3 +231,12 @@ class Session(Generic[O]):
         return partial(
             drive_signed, keys=now.keys, directory=now.directory, scene=scene, others=others
         )
+
+
+def _opener(server: ServerMember[O], plan: RoundPlan, summing: bool | None) -> Opener[Any]:
+    """The server's part in a round."""
+    if summing is None:
+        return server.enter(plan)
+    if not isinstance(server, SumsRows):
+        raise ConfigError(f"{type(server).__name__} cannot add rows up as they come.")
+    return server.enter_summing(plan, weighted=summing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -77,6 +77,40 @@ def refuse_early_stopping(*, validated: bool, private: bool) -> None:
             "early_stopping needs samples to choose on that are not the test set: set"
             " data.validation, as in data.validation=0.1."
         )
+
+
+_OWN_FIGURES = frozenset(
+    {
+        "accuracy",
+        "bytes_sent",
+        "cohort",
+        "epsilon",
+        "loss",
+        "round",
+        "seconds",
+        "survivors",
+        "time",
+        "train_loss",
+        "validation accuracy",
+    }
+)
+"""What a round's own figures are called in its record, its pictures and its trackers."""
+
+
+def refuse_metrics(names: Iterable[str]) -> None:
+    """Refuse metrics that would stand beside a round's own figures under the same name.
+
+    Raises:
+        ConfigError: one would, or has no name.
+    """
+    for name in names:
+        if not name.strip():
+            raise ConfigError("metrics: a metric has no name: call it something.")
+        if name.strip() in _OWN_FIGURES:
+            raise ConfigError(
+                f"metrics: '{name}' is what a round's own figure is called: call yours something"
+                " else."
+            )
 
 
 def measured_by(

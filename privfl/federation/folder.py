@@ -14,6 +14,7 @@ from privfl.engine import (
     RunState,
     Scenario,
     holds_run,
+    refuse_lost_config,
     tensors_by_name,
     tensors_of,
 )
@@ -34,7 +35,7 @@ def opened(
 
     Raises:
         ConfigError: it is not empty, another process writes to it, or a run is to be resumed and
-            there is none in it, or another one (`engine.fingerprint`).
+            there is none in it, another one (`engine.fingerprint`), or one without its config.
         DataCorrupt: what it holds is damaged.
         CannotWrite: it cannot be made or written to.
     """
@@ -50,6 +51,7 @@ def opened(
         raise ConfigError(f"'{out}' holds no run to resume.")
     folder.lock()
     try:
+        refuse_lost_config(folder.path)
         folder.refuse_another(fingerprint)
         if private:
             folder.keep_private()

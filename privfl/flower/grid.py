@@ -50,7 +50,6 @@ from privfl.wrapper.names import Names
 from privfl.wrapper.receipt import Receipt, of_round
 from privfl.wrapper.round import ruled
 from privfl.wrapper.spending import LayerSpending
-from privfl.wrapper.spent import spent_of, statement_of
 from privfl.wrapper.tree import UpdateLayout
 
 LOG = logging.getLogger("privfl.flower")
@@ -199,7 +198,6 @@ class PrivateGrid:
             return []
         released, spent = pipeline.release({"delta": plan}, {"delta": made}, parts.noise)
         entered.settle(spent)
-        ledger = self.spending.ledger
         self.receipts.append(
             of_round(
                 plan,
@@ -209,8 +207,8 @@ class PrivateGrid:
                 names,
                 seconds=time.perf_counter() - began,
                 event=spent[0].event if spent else None,
-                epsilon=spent_of(ledger, self.layer.delta, tight=False),
-                statement=statement_of(ledger, self.layer.delta, tight=False),
+                ledger=self.spending.ledger,
+                delta=self.layer.delta,
             )
         )
         after = record_of(layout, start + released["delta"].vector)

@@ -180,7 +180,7 @@ def _defended(records: Sequence[RoundRecord]) -> Iterator[CardLine]:
     elif not liars:
         yield CardLine("Robustness", "nobody lied in this run: it says nothing of lying clients")
     else:
-        yield CardLine("Attacked through", f"{len(liars)} clients")
+        yield CardLine("Attacked through", f"{len(liars)} client{'s' * (len(liars) > 1)}")
     for one in detections(records):
         if one.part != "delta" or not liars:
             continue

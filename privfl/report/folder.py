@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from privfl.core import PICTURES, ConfigError, mapping_in
-from privfl.engine import PUBLIC, holds_run
+from privfl.engine import PUBLIC, holds_run, refuse_lost_config
 from privfl.engine.files import write_atomically
 from privfl.engine.folder import CONFIG, JOURNAL
 from privfl.engine.records import RoundRecord
@@ -25,6 +25,7 @@ def config_in(folder: Path) -> Path:
         ConfigError: the folder holds no run, or one that no config describes.
     """
     path = folder / CONFIG
+    refuse_lost_config(folder)
     if not path.is_file() and holds_run(folder):
         raise ConfigError(
             f"the run in '{folder}' was put together in Python, and no config describes it: go on"

@@ -150,8 +150,10 @@ def follows(line: Mapping[str, Any]) -> str:
 
 
 def _cell(text: str) -> str:
-    """A cell; one of sentences is no narrower than can be read."""
-    kind = ' class="long"' if len(text) > _LONG else ""
+    """A cell; one of sentences is no narrower than can be read, and a word or number stays on its
+    line.
+    """
+    kind = ' class="long"' if len(text) > _LONG else "" if " " in text else ' class="word"'
     return f"<td{kind}>{html.escape(text)}</td>"
 
 

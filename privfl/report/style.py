@@ -29,18 +29,20 @@ figure{margin:0 0 18px;padding:14px}figure svg,img{width:100%;height:auto;displa
 figure svg text{fill:var(--ink)}figcaption{color:var(--soft);font-size:13px;margin-top:6px}
 .wide{overflow-x:auto;margin:0 0 12px}
 table{border-collapse:collapse;width:100%;font-size:14px}
-tr:last-child td,tr:last-child th{border-bottom:0}.long{min-width:180px}
+tr:last-child td,tr:last-child th{border-bottom:0}.long{min-width:180px}.word{white-space:nowrap}
 td,th{padding:6px 12px;border-bottom:1px solid var(--thin);text-align:left;vertical-align:top}
 th{color:var(--soft);font-weight:500}
 pre{padding:14px;overflow:auto;font-size:13px;margin:0}
 ul{margin:0;padding-left:20px}
 .warn{background:var(--warn);border:1px solid var(--edge);border-radius:10px;padding:9px 14px;
-margin:0 0 10px}
-@media(max-width:640px){main{padding:14px 12px 48px}h1{font-size:21px}
+margin:10px 0}
+@media screen and (max-width:640px){main{padding:14px 12px 48px}h1{font-size:21px}
 .card div{grid-template-columns:minmax(0,1fr);padding:7px 12px}.tile b{font-size:18px}
-.tiles{grid-template-columns:repeat(2,minmax(0,1fr))}figure{padding:8px}}
+.tiles{grid-template-columns:repeat(2,minmax(0,1fr))}figure{padding:8px;
+overflow-x:auto}figure svg,figure img{min-width:600px}figcaption{position:sticky;left:0}}
 @media print{:root{color-scheme:light;--page:#fff;--card:#fff;--ink:#000;--soft:#444;--grid:#bbb;
 --thin:#ddd;--blue:#2f6fb3;--orange:#c2571a;--green:#3d9361;--warn:#fff;--edge:#888;--good:#000;
 --bad:#000}body{font-size:11pt}main{max-width:none;padding:0}figure,.card,tr{break-inside:avoid}
-h2{break-after:avoid}.wide{overflow:visible}a.data{display:none}.raster{filter:none}}
+h2{break-after:avoid}.wide{overflow:visible}
+pre{white-space:pre-wrap;overflow-wrap:anywhere}a.data{display:none}.raster{filter:none}}
 """

@@ -63,6 +63,18 @@ class Executor(Protocol):
         ...
 
 
+@runtime_checkable
+class TrainsInTurn(Executor, Protocol):
+    """An executor to which it is all the same with whom a client is trained: the bits are those of
+    training it alone.
+    """
+
+    @property
+    def together(self) -> int:
+        """How many clients it is worth handing it at a time."""
+        ...
+
+
 def fits(broadcast: Broadcast, tasks: Sequence[Task], out: Tensor) -> None:
     """Refuse an output matrix that does not fit the tasks [tasks, d].
 
@@ -128,6 +140,11 @@ class Sequential:
         except Exception as error:
             out.fill_(float("nan"))
             return failed(task, self.workload, f"{type(error).__name__}: {error}")
+
+    @property
+    def together(self) -> int:
+        """One: it trains one client at a time anyway (`TrainsInTurn`)."""
+        return 1
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -140,6 +140,11 @@ class Processes:
                 out[row].copy_(rows[row])
         return [results[row] for row in range(len(tasks))]
 
+    @property
+    def together(self) -> int:
+        """Two for each worker, so that none waits long for the slowest (`TrainsInTurn`)."""
+        return 2 * max(len(self.workers), 1)
+
     def close(self) -> None:
         """End the workers and remove their files."""
         self._end()

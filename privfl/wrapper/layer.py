@@ -52,7 +52,6 @@ from privfl.wrapper.refusals import refuse_parts
 from privfl.wrapper.round import bounded, ruled
 from privfl.wrapper.sampled import Turns, require_drawn
 from privfl.wrapper.spending import LayerSpending
-from privfl.wrapper.spent import spent_of, statement_of
 from privfl.wrapper.tree import Float64, UpdateLayout
 from privfl.wrapper.weights import RoundWeights, weights_of
 
@@ -268,7 +267,6 @@ class PrivateAggregation(Generic[O]):
         made = ruled(plan, pipeline, rule, outcome, entered, self._names)
         released, spent = pipeline.release({"delta": plan}, {"delta": made}, parts.noise)
         entered.settle(spent)
-        tight = self._spending.asked is not None
         receipt = of_round(
             plan,
             self.parts.channel.guarantee,
@@ -277,8 +275,8 @@ class PrivateAggregation(Generic[O]):
             self._names,
             seconds=time.perf_counter() - began,
             event=spent[0].event if spent else None,
-            epsilon=spent_of(self.ledger, parts.delta, tight=tight),
-            statement=statement_of(self.ledger, parts.delta, tight=tight),
+            ledger=self.ledger,
+            delta=parts.delta,
         )
         return given.layout.write(released["delta"].vector), receipt
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from privfl.core import (
@@ -11,6 +12,7 @@ from privfl.core import (
     DpEvent,
     Fidelity,
     Guarantee,
+    Ledger,
     Outcome,
     PartyId,
     Power,
@@ -20,9 +22,10 @@ from privfl.core import (
     dropped,
 )
 from privfl.wrapper.names import Names
+from privfl.wrapper.spent import spent_of
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Receipt:
     """What one aggregation cost and showed.
 
@@ -34,8 +37,7 @@ class Receipt:
     hangs on, for a cohort of
     this size (mode, quorum, threshold, who may be corrupt). Where ``fidelity`` is ideal no protocol
     ran, and ``bytes_sent``, ``exchanges`` and ``seconds`` are None. ``event`` is the noisy release,
-    ``epsilon`` all that this layer has spent so far (at its ``delta``), None with the reason in
-    ``epsilon_note`` where no claim can be made; ``statement`` says it in words, with the adversary.
+    ``ledger`` all that this layer has been charged so far, and ``delta`` that of its claims.
     """
 
     round: int
@@ -52,9 +54,30 @@ class Receipt:
     exchanges: int | None
     seconds: float | None
     event: DpEvent | None
-    epsilon: float | None
-    epsilon_note: str
-    statement: str
+    ledger: Ledger = field(repr=False)
+    delta: float
+
+    @cached_property
+    def _spent(self) -> tuple[float | None, str, str]:
+        return spent_of(self.ledger, self.delta)
+
+    @property
+    def epsilon(self) -> float | None:
+        """All that the layer has spent so far, as a run's statement has it (the smaller of RDP and
+        PLD); None with the reason in ``epsilon_note`` where no claim can be made. Worked out when
+        it is asked for, in up to a second or two.
+        """
+        return self._spent[0]
+
+    @property
+    def epsilon_note(self) -> str:
+        """By which accountant, at which delta, of whose neighbours; or why there is no epsilon."""
+        return self._spent[1]
+
+    @property
+    def statement(self) -> str:
+        """The claim in words, with the adversary."""
+        return self._spent[2]
 
 
 def of_round(
@@ -66,12 +89,12 @@ def of_round(
     *,
     seconds: float,
     event: DpEvent | None,
-    epsilon: tuple[float | None, str],
-    statement: str,
+    ledger: Ledger,
+    delta: float,
 ) -> Receipt:
     """The receipt of a round that was released; ``said`` is what its channel guarantees,
-    ``outcome`` None where nobody was drawn, ``seconds`` how long it took, ``epsilon`` what is spent
-    so far, with the reason where that is None.
+    ``outcome`` None where nobody was drawn, ``seconds`` how long it took, ``ledger`` what was
+    charged so far.
     """
     opened = None if outcome is None else outcome.opened
     reads = "nothing: nobody came"
@@ -98,7 +121,6 @@ def of_round(
         exchanges=(0 if outcome is None else outcome.exchanges) if ran else None,
         seconds=(0.0 if outcome is None else seconds) if ran else None,
         event=event,
-        epsilon=epsilon[0],
-        epsilon_note=epsilon[1],
-        statement=statement,
+        ledger=ledger,
+        delta=delta,
     )

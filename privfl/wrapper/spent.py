@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 from privfl.core import Ledger
-from privfl.dp import sentence, spend, spent_epsilon
+from privfl.dp import Stated, claims
 
 UNSEEN = (
     "what the loop around this layer does with clients' data, its start and its choices included"
 )
 
 
-def spent_of(ledger: Ledger, delta: float, *, tight: bool) -> tuple[float | None, str]:
-    """The epsilon of whoever pays most, by RDP or (``tight``) by the smaller of RDP and PLD, with
-    what a reader must know.
+def spent_of(ledger: Ledger, delta: float) -> tuple[float | None, str, str]:
+    """The epsilon of whoever pays most, as a run's statement has it (the smaller of RDP and PLD,
+    where PLD does not take long), what a reader must know, and the claim in words.
 
-    >>> spent_of(Ledger(), 1e-5, tight=False)
+    >>> spent_of(Ledger(), 1e-5)[:2]
     (None, 'no noise was added')
     """
-    if not ledger.charges:
-        return None, "no noise was added"
-    return spent_epsilon(ledger, delta, pld=tight)
+    told = claims(ledger, delta, (UNSEEN,))
+    if not told:
+        return None, "no noise was added", "No noise was added, so nothing is claimed."
+    dearest = max(told, key=_dearest)
+    if dearest.epsilon is None:
+        return None, dearest.refused or "nothing accounts for it", dearest.claim
+    by = "RDP" if dearest.pld is None or dearest.epsilon < dearest.pld else "PLD"
+    said = f"{by} at delta {delta:g}, {dearest.unit} level, {dearest.relation}"
+    return dearest.epsilon, "; ".join((said, *dearest.notes)), dearest.claim
 
 
-def statement_of(ledger: Ledger, delta: float, *, tight: bool) -> str:
-    """The claim of whoever pays most in words."""
-    spent = spend(ledger, delta, pld=tight)
-    if not spent:
-        return "No noise was added, so nothing is claimed."
-    dearest = max(spent, key=lambda one: (one.refused is not None, one.rdp or 0.0))
-    charges = [charge for charge in ledger.charges if charge.subject == dearest.subject]
-    return sentence(dearest, charges, (UNSEEN,))
+def _dearest(told: Stated) -> tuple[bool, float]:
+    """What is refused is dearer than anything that is claimed."""
+    return told.epsilon is None, told.epsilon or 0.0

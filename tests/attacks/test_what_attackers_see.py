@@ -17,6 +17,7 @@ from privfl.attacks import (
     BullseyePolytope,
     Chameleon,
     CheapMetaPoison,
+    ClientGAN,
     ConvexPolytope,
     FeatureCollision,
     LabelConsistent,
@@ -44,6 +45,7 @@ ATTACKS = (
     BullseyePolytope(**CLEAN),
     CheapMetaPoison(**CLEAN),
     LabelConsistent(target=2, steps=2),
+    ClientGAN(wanted=2, labelled=0, steps=2),
 )
 
 

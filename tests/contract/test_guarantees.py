@@ -62,6 +62,28 @@ def test_a_channel_does_what_its_record_says_no_more_and_no_less(name, arguments
     assert check_guarantee(channel, most=MORE.get(name, 2)) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("secagg", {}),
+        ("secagg", {"mode": "active"}),
+        ("secagg", {"fidelity": "ideal"}),
+        ("additive_sharing", {}),
+        ("chain", {}),
+        ("two_server", {"rule": Mean(weighted=False)}),
+        ("two_server", {"rule": Mean(weighted=False), "security": "semi_honest"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_where_a_round_needs_everybody_its_record_says_that_leaving_one_out_ends_it(
+    name, arguments
+):
+    channel = catalog.CHANNELS[name](**arguments, threshold=1.0)
+    assert check_guarantee(channel, most=1) == []
+    garbage = [lie for lie in channel.guarantee.lies if "sends garbage" in lie.does]
+    assert [lie.can for lie in garbage] == ["abort"]
+
+
 def hides(name):
     kind = catalog.CHANNELS[name].kind
     return kind.opens == "total" or kind.groups

@@ -12,6 +12,7 @@ DIGITS = "data: {name: digits, clients: 4}\nrounds: 1\n"
 CLIP = "bound: {name: clip, l2: 1}\n"
 NOISE = CLIP + "mechanism: {name: gaussian, noise_multiplier: 1}\n"
 OWN = "data: {name: csv, path: own.csv, target: y, client_column: h"
+ROOT = "data: {name: digits, clients: 4, root: 40}\ntraining: scaffold\n"
 PARTS = """
 import numpy as np
 
@@ -47,6 +48,7 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "ragged.csv").write_text("a,y\n1,0\n1,2,3\n")
     (tmp_path / "bytes.csv").write_bytes(bytes(range(256)))
     (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "nul.csv").write_text("a,y\n1,0\n2,\0\n")
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "badly_made.py").write_text(PARTS)
     (tmp_path / "no_python.py").write_text("def (:\n")
@@ -180,6 +182,21 @@ def here(tmp_path, monkeypatch):
         # a table that is tested with what it was trained on
         (OWN + ", test: ./own.csv}\n", "whose rows are trained on"),
         (OWN + ", classes: '01'}\n", "classes are a list"),
+        # a word where a number belongs, and one column or name for two things
+        ("rounds: '3'\n", "'rounds' must be a whole number (it is '3')"),
+        ("seed: '07'\n", "'seed' must be a whole number (it is '07')"),
+        (DIGITS + "bound: {name: clip, l2: '1.0'}\n", "'l2' must be a number (it is '1.0')"),
+        (DIGITS + "model: {name: mlp, hidden: ['8']}\n", "'hidden' must be a list of whole"),
+        (DIGITS + "audit: {keep: ['0']}\n", "'audit.keep' must be 'auto', 'all', 'none' or a"),
+        ("data: {name: csv, path: own.csv, target: y, client_column: y}\n", "are both 'y'"),
+        (OWN + ", features: [a, y]}\n", "features names 'y', which is the target"),
+        (OWN + ", features: [a, h]}\n", "features names 'h', which is the client_column"),
+        ("data: {name: csv, path: nul.csv, target: y}\n", "line 3: it holds a NUL byte"),
+        (DIGITS + "metrics: {accuracy: 'badly_made:fails'}\n", "a round's own figure is called"),
+        (DIGITS + "metrics: {'': 'badly_made:fails'}\n", "a metric has no name"),
+        # a rule that judges changes of the model, and a vector that is none
+        (ROOT + "aggregator: fltrust\n", "FLTrust holds each row against"),
+        (ROOT + "aggregator: {name: zeno, f: 1}\n", "the method also sends 'control'"),
     ],
 )
 def test_a_config_that_cannot_be_is_one_sentence(here, text, said):
@@ -199,3 +216,12 @@ def test_words_of_a_config_stay_as_they_are_written(here):
     )
     read = mapping_in(here / "exp.yaml")["a"]
     assert read == ["007", "010", "1:30", "2024-01-01", 0, -3, 1000, 31, 0.5, 1e-5]
+
+
+def test_what_yaml_takes_for_text_and_people_for_a_number_is_one(here):
+    (here / "exp.yaml").write_text(
+        DIGITS + "audit: {delta: 1e-5}\ntraining: {name: sgd, lr: 3e-1}\n"
+    )
+    made = Federation.from_config(here / "exp.yaml")
+    assert made.audit.delta == 1e-5
+    assert made.scenario.workload.method.lr == 0.3

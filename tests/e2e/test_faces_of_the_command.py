@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from privfl import __version__, catalog
 from privfl.cli import (
@@ -46,6 +47,17 @@ def test_the_help_imports_nothing_heavy(words):
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("said", ["COMP_WORDS", "_TYPER_COMPLETE_ARGS"])
+def test_bash_and_the_other_shells_complete_the_options_of_a_command(monkeypatch, said):
+    """Each says in a variable of its own what it wants completed."""
+    monkeypatch.delenv("COMP_WORDS", raising=False)
+    monkeypatch.setenv(said, "privfl compare --o")
+    words = app.words_to_complete()
+    assert words == ["compare", "--o"]
+    compare = get_command(app.made(words)).commands["compare"]
+    assert "--out" in [option for one in compare.params for option in one.opts]
 
 
 def test_importing_the_package_imports_nothing_heavy():

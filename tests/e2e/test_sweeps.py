@@ -4,12 +4,24 @@ each other.
 
 import csv
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
 from privfl import Federation
+from privfl.cli.sweeping import play
+from privfl.config import load
+from privfl.core import ConfigError
+from privfl.engine import RunFolder
+from privfl.report import config_in
 
 DIGITS = "data: {name: digits, clients: 4}\nrounds: 2\nexecutor: sequential\n"
 
@@ -57,6 +69,99 @@ def test_a_sweep_that_was_cut_goes_on_and_plays_nothing_twice(swept, privfl):
                                     "--out", folder).stderr  # fmt: skip
 
 
+def test_a_sweep_takes_nothing_that_is_not_its_own_for_a_run_of_its_own(config, tmp_path):
+    run, own = tmp_path / "s" / "001", load(config(DIGITS)).model_dump()
+    Federation.from_config({**own, "seed": 7}).run(run)
+    with pytest.raises(ConfigError, match="001' is not the sweep's own: move it away"):
+        play(run, own)
+    shutil.rmtree(run)
+    run.mkdir()
+    (run / "thesis.txt").write_text("three years")
+    with pytest.raises(ConfigError, match=r"holds 'thesis.txt' and no run of the sweep"):
+        play(run, own)
+    assert (run / "thesis.txt").read_text() == "three years"
+    (run / "thesis.txt").rename(run / ".config.yaml.17.draft")  # of a beginning that was killed
+    play(run, own)
+    assert (run / "summary.json").exists()
+
+
+def test_two_sweeps_and_a_run_in_one_folder_get_one_sentence_and_damage_nothing(swept, privfl):
+    folder, _ = swept()
+    held = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with writes_to(folder):
+        done = privfl("sweep", "--resume", folder)
+        assert done.returncode == 2
+        assert "another process is writing to" in done.stderr
+    done = privfl("run", folder.parent / "exp.yaml", "--out", folder)
+    assert done.returncode == 2
+    assert "is not empty" in done.stderr
+    for name in ("fingerprint.json", "summary.json"):
+        (folder / "001" / name).unlink()  # a run that has its config, and has not begun
+    with writes_to(folder / "001"):
+        done = privfl("sweep", "--resume", folder)
+        assert done.returncode == 2
+        assert "another process is writing to" in done.stderr
+    left = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert left == {
+        path: content
+        for path, content in held.items()
+        if path.name not in ("fingerprint.json", "summary.json") or path.parent.name != "001"
+    }
+
+
+def test_a_run_that_lost_its_config_is_not_gone_on_with(config, tmp_path):
+    run, own = tmp_path / "s" / "000", load(config(DIGITS)).model_dump()
+    Federation.from_config(own).run(run)
+    (run / "config.yaml").unlink()
+    (run / "summary.json").unlink()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for go_on in (
+        lambda: play(run, own),
+        lambda: Federation.from_config(own).run(run, resume=True),
+        lambda: config_in(run),  # as the command does
+    ):
+        with pytest.raises(ConfigError, match=r"has lost the config\.yaml that its run began with"):
+            go_on()
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+ENDLESS = """
+import os, time
+from privfl.cli.pool import pool_of
+
+if __name__ == "__main__":
+    with pool_of(1) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(time.sleep, 600).result()
+"""
+
+
+def test_processes_of_a_sweep_that_is_killed_outright_end_with_it(tmp_path):
+    """They went on with its runs once, and then hung."""
+    script = tmp_path / "endless.py"
+    script.write_text(ENDLESS)
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as sweep:
+        at_work = int(sweep.stdout.readline())
+        os.kill(at_work, 0)
+        sweep.kill()
+    for _ in range(600):
+        if not Path(f"/proc/{at_work}").exists():
+            break
+        time.sleep(0.05)
+    assert not Path(f"/proc/{at_work}").exists()
+
+
+@contextmanager
+def writes_to(folder):
+    """Somebody else writes to a folder."""
+    held = RunFolder(folder)
+    held.lock()
+    try:
+        yield
+    finally:
+        held.close()
+
+
 def test_a_sweep_chooses_on_the_validation_part_and_reads_the_test_set_once(swept):
     folder, done = swept("--set", "data.validation=0.2", "--json")
     rows = json.loads(done.stdout)
@@ -98,6 +203,16 @@ def test_runs_are_compared_in_a_table_and_in_what_they_are_made_of(swept, privfl
     assert "sha256" not in (tmp_path / "c" / "differences.csv").read_text(), "small data is guessed"
     assert len(list(csv.DictReader((tmp_path / "c" / "compare.csv").read_text().splitlines()))) == 2
     assert (tmp_path / "c" / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    drawn = (tmp_path / "c" / "curves.svg").read_text()
+    assert drawn.startswith("<?xml")
+    assert "<text" in drawn
+    assert str(folder / "001") in drawn
+    shown = list(csv.DictReader((tmp_path / "c" / "curves.csv").read_text().splitlines()))
+    assert [row["round"] for row in shown] == ["1", "2"] * 2
+    rows = (folder / "000" / "rounds.jsonl").read_text().splitlines()
+    assert [float(row["accuracy"]) for row in shown[:2]] == [
+        json.loads(row)["accuracy"] for row in rows
+    ]
     assert privfl("compare", folder / "000").returncode == 2
     assert privfl("compare", folder / "000", tmp_path).returncode == 2
 

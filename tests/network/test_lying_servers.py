@@ -24,6 +24,26 @@ def asked(machines, node, kind, head, session=b"s" * 16, number=1, bodies=None):
     return read(node.answer(sent.write(machines.keys["server"])), "server", machines.directory)
 
 
+def of_another_cohort(machines, cohort):
+    """A server that names another cohort in its orders, and what it is answered: who, which kind of
+    envelope, and why.
+    """
+    said = []
+
+    def lies(who, back, raw):
+        if back:
+            found = read(raw, "server", machines.directory)
+            said.append((who, found.kind, str(found.head.get("why"))))
+            return raw
+        found = read(raw, who, machines.directory)
+        if found.kind != "order":
+            return raw
+        lie = replace(found, head={**found.head, "cohort": cohort})
+        return lie.write(machines.keys["server"])
+
+    return said, lies
+
+
 @pytest.mark.parametrize(
     "name", ["spy-on-a-node:Spy", "\u00fcber:Spy", "a b:Spy", "spy:\u00c9t\u00e9"]
 )
@@ -75,19 +95,7 @@ def test_a_server_cannot_ask_how_many_samples_a_client_has(make, base):
 
 def test_a_cohort_of_strangers_is_refused(make, base):
     config, machines = {**base, "rounds": 1, "channel": "additive_sharing"}, make(3)
-    said = []
-
-    def strangers(who, back, raw):
-        if back:
-            found = read(raw, "server", machines.directory)
-            said.append((who, found.kind, found.head.get("why")))
-            return raw
-        found = read(raw, who, machines.directory)
-        if found.kind != "order":
-            return raw
-        lie = replace(found, head={**found.head, "cohort": [0, 77, 78]})
-        return lie.write(machines.keys["server"])
-
+    said, strangers = of_another_cohort(machines, [0, 77, 78])
     with suppress(RoundFailed):
         machines.federation(config, strangers).run()
     assert ("client/0", "refusal") in {(who, kind) for who, kind, _ in said}
@@ -96,19 +104,7 @@ def test_a_cohort_of_strangers_is_refused(make, base):
 def test_a_server_does_not_choose_who_is_beside_whom(make, base):
     """In a chain who is beside whom decides who reads whom."""
     config, machines = {**base, "rounds": 1, "channel": "chain"}, make(3)
-    said = []
-
-    def reorders(who, back, raw):
-        if back:
-            found = read(raw, "server", machines.directory)
-            said.append((who, found.kind, str(found.head.get("why"))))
-            return raw
-        found = read(raw, who, machines.directory)
-        if found.kind != "order":
-            return raw
-        lie = replace(found, head={**found.head, "cohort": [0, 2, 1]})
-        return lie.write(machines.keys["server"])
-
+    said, reorders = of_another_cohort(machines, [0, 2, 1])
     with suppress(RoundFailed):
         machines.federation(config, reorders).run()
     refused = {who: why for who, kind, why in said if kind == "refusal"}

@@ -198,3 +198,31 @@ def test_one_wrong_direction_makes_every_sample_fail_the_check():
     assert torch.allclose(wrong.D.T @ wrong.X, found.D.T @ found.X)
     _, off = explained(wrong.X.float().view(4, *SHAPE), wrong, observed, knows.forward)
     assert off > 0.1
+
+
+def test_an_update_of_large_rank_is_given_up_after_bounded_work_in_words():
+    """A batch that nearly fills its layer: one draw costs as much as thousands for a small one."""
+    view, knows = played([images(30)])
+    told = SPEAR(work=3e7).run(view, knows)
+    assert isinstance(told, NotFound)
+    assert "30 directions" in told.reason
+    assert "all that 3e+07 multiplications allow" in told.reason
+    wide = SPEAR(work=1e5).run(view, knows)
+    assert "raise work" in wide.reason
+
+
+def test_no_more_is_drawn_than_work_allows_whatever_the_rank():
+    rng = torch.Generator().manual_seed(0)
+    b, m = 40, 90
+    W = torch.randn(m, b, generator=rng) @ torch.randn(b, 2 * m, generator=rng)
+    found = factor(
+        W.double(), torch.randn(m, generator=rng).double(), b, None, rng, 256, 64, work=1e9
+    )
+    each = 50 * (m + b) * b * b  # as `factor` counts a draw
+    assert found.cut
+    assert found.drawn == int(1e9 // each)
+    signed = torch.randn(5, m, generator=rng).double()
+    through = factor(
+        W.double(), torch.randn(m, generator=rng).double(), b, signed, rng, 256, 64, work=1e9
+    )
+    assert through.drawn * each <= 1e9

@@ -11,11 +11,11 @@ from torch import nn
 from privfl import Federation
 from privfl.aggregators import FLAME, Mean, Median
 from privfl.attacks import Knowledge, StatisticCounts
-from privfl.attacks.inference import observe
+from privfl.attacks.inference import buffers_of, observe
 from privfl.attacks.result import ByRow, Counts
 from privfl.attacks.rows import proof
 from privfl.config import AuditConfig
-from privfl.core import ConfigError, Dataset, LocalPlan
+from privfl.core import ConfigError, Dataset, Faults, LocalPlan, NotVisible
 from privfl.data import load
 from privfl.engine import FixedSize, statistics_of
 from privfl.training import LocalSGD, evaluate
@@ -139,7 +139,7 @@ def test_no_client_is_measured_with_another_clients_statistics(buffers, tmp_path
     assert looked.summary["client_accuracy"] == expected
 
 
-def small(**parts):
+def small(faults=None, **parts):
     return Federation.from_config(
         {
             "data": {"name": "digits", "clients": 3},
@@ -157,7 +157,7 @@ def small(**parts):
             "audit": {"keep": "all"},
             **parts,
         }
-    ).run()
+    ).run(faults=faults)
 
 
 def clipped(update):
@@ -176,6 +176,34 @@ def test_who_can_take_all_others_off_a_sum_reads_the_last_ones_statistics():
     assert proof((alone,))
     short = replace(alone.opened["buffers"], count=1)  # the others dropped out before this part
     assert not proof((replace(alone, opened={**alone.opened, "buffers": short}),))
+
+
+SUMS = {"data": {"name": "digits", "clients": 4}, "channel": {"name": "secagg", "bits": 24}}
+
+
+def test_who_takes_own_clients_off_a_sum_takes_off_those_that_are_in_it():
+    """One of two own clients dropped out, and the sum holds two others: no row is left of it."""
+    run = small(Faults(silent_from={"client/1": 1}), **SUMS)
+    assert run.transcript(0).clients_seen() == (0, 2, 3)
+    view = run.view("colluders(server, client(0), client(1))", 0)
+    with pytest.raises(NotVisible):
+        observe(view, Knowledge(), "client")
+    assert buffers_of(view, 2) is None
+    assert proof((view,))
+
+
+def test_whom_drop_outs_leave_alone_in_a_sum_is_read_by_name():
+    run = small(Faults(silent_from={"client/3": 1}), **SUMS)
+    view = run.view("colluders(server, client(0), client(1))", 0)
+    observed = observe(view, Knowledge(), "client")
+    sent = run.transcript(0).updates[2]
+    assert observed.client == 2
+    assert (observed.delta - sent.delta * min(1.0, 5.0 / sent.delta.norm())).abs().max() < 1e-3
+    assert (observed.buffers - clipped(sent)).abs().max() < 1e-4
+    assert not proof((view,))
+    recipients = run.view("colluders(client(0), client(1))", 0)
+    assert "delta" not in recipients.opened
+    assert not proof((recipients,)), "the released mean is of one other client"
 
 
 def test_who_reads_sums_of_groups_reads_the_statistics_of_each_group():

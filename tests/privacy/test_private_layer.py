@@ -176,7 +176,13 @@ def test_the_layer_charges_local_noise_in_full_to_everybody_who_came(federation,
     assert (charge.relation, charge.sampling.rate) == ("replace_one", 1.0)
     assert not charge.cohort_hidden
     own = federation(camps(5), mechanism=LocalGaussian(1.0), aggregator=Mean()).run()
-    assert receipt.epsilon == pytest.approx(spend(own.ledger, 1e-5)[0].rdp)
+    (line,) = own.summary["privacy"]
+    assert receipt.epsilon == pytest.approx(line["epsilon"])
+    assert line["epsilon"] == line["pld"] < line["rdp"], "the smaller of the two, in both"
+    assert receipt.epsilon_note.startswith("PLD at delta 1e-05, client level, replace_one")
+    assert line["claim"].partition(" Against the server")[0].replace("0..1", "0..0") in (
+        receipt.statement
+    )
     assert receipt.epsilon > 4
 
 

@@ -30,8 +30,10 @@ from privfl.crypto.chain.parameters import (
     LINK,
     ORDER,
     READY,
+    TOKEN,
     bound_to,
     parameters_of,
+    read_order,
     seal_for,
     seed_bound_to,
 )
@@ -181,6 +183,34 @@ def test_a_link_that_dies_after_it_was_named_ends_the_round_in_a_sentence_withou
     assert f"client/{client} passed no sum on" in str(abort)
 
 
+@dataclass
+class WaitsTooEarly:
+    """The second client, which says that it waits for the first before the first could have passed
+    anything on: it writes to itself, to be asked once more.
+    """
+
+    honest: object
+    body: bytes
+
+    def step(self, mail):
+        name = client_party(self.honest.who)
+        if not mail:
+            return {**self.honest.step(mail), name: b"again"}
+        if mail.keys() == {name}:
+            return {"server": self.body}
+        return self.honest.step(mail)
+
+
+@pytest.mark.parametrize("guess", [b"", bytes(TOKEN)])
+def test_a_lying_second_client_does_not_name_the_first(guess):
+    scene = Scene()
+    early = parameters_of(scene.channel, scene.plan).write(READY, 1, guess)
+    liar = {"client/2": lambda honest: WaitsTooEarly(honest, early)}
+    outcome = scene.run(Faults(byzantine=liar))
+    assert outcome.aborts == {}
+    assert outcome.opened.survivors == scene.plan.cohort
+
+
 def test_fewer_than_the_threshold_open_nothing():
     scene = Scene(Chain(threshold=0.8))
     outcome = scene.run(Faults(silent_from={"client/1": 0, "client/2": 0}))
@@ -258,7 +288,8 @@ def opened_seed(now, first, outcome):
     bodies = [m["server"] for m in outcome.received(["client/1"])["client/1"] if "server" in m]
     content = FORMAT.read(next(b for b in bodies if FORMAT.read(b).kind == ORDER)).content
     bits = fields.bit_set(range(5), 5)
-    return open_one(content[1:], 32, first.identity, seed_bound_to(now.tag, bits, "client/1"))
+    _, _, sealed = read_order(content, 5)
+    return open_one(sealed, 32, first.identity, seed_bound_to(now.tag, bits, "client/1"))
 
 
 def opened_link(now, receiver, body, position):
@@ -350,7 +381,7 @@ class Forks:
             if victim < self.at:
                 context = seed_bound_to(now.tag, bits, to)
                 seed = seal_for(self.honest.directory, to, self.honest.seed, context, "auto")
-            out[to] = now.write(ORDER, 0, bits, seed)
+            out[to] = now.write(ORDER, 0, bits, bytes(TOKEN), seed)
         return {**out, now.name(self.at): b"go"}
 
 

@@ -4,6 +4,8 @@ hidden layer.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -18,6 +20,11 @@ Floats = npt.NDArray[np.float64]
 _UNSURE = (0.3, 0.6)
 """Shares of neurons whose sign is not trusted, those of smallest slope; the second is tried where
 the first does not find all.
+"""
+
+_PROGRAM, _PIVOTS = 80.0, 20
+"""What a linear program costs in multiplications, relative to m b b (measured), and its pivots at
+most, relative to m + b.
 """
 
 
@@ -52,34 +59,46 @@ def slopes(
 
 
 def cone_directions(
-    L: Float[Tensor, "m b"], signed: Float[Tensor, "C m"], blur: float, rng: torch.Generator
-) -> Float[Tensor, "k b"]:
+    L: Float[Tensor, "m b"],
+    signed: Float[Tensor, "C m"],
+    blur: float,
+    rng: torch.Generator,
+    work: float = math.inf,
+) -> tuple[Float[Tensor, "k b"], float]:
     """Unit vectors q that make L q sparse, by class.
 
     Slopes of all samples of one class agree in sign at every neuron, so the columns of the factor
     that belong to the class lie in the cone {q : s_j (L q)_j >= 0}, and a column with so many zeros
     is an extreme ray of it: a linear program with any objective ends in one. Objectives orthogonal
     to the rays already found lead to others, so that about one program a sample is enough.
+
+    It ends after about ``work`` multiplications; how many were spent is the second answer.
     """
-    b = L.shape[1]
+    m, b = L.shape
+    each = _PROGRAM * m * b * b
+    allowed = left = int(min(work / each, float(1 << 31)))
     found: list[Tensor] = []
     for unsure in _UNSURE:
         for slope in signed:
             trusted = slope.abs() >= slope.abs().quantile(unsure)
             A: Floats = (slope.sign()[:, None] * L)[trusted].numpy()
-            found += _rays(A, b, 4 * blur, rng)
+            rays, tried = _rays(A, b, 4 * blur, rng, left)
+            found, left = found + rays, left - tried
         if found and int(torch.linalg.matrix_rank(torch.stack(found), rtol=1e-6)) >= b:
             break
-    return torch.stack(found) if found else L.new_empty(0, b)
+    return torch.stack(found) if found else L.new_empty(0, b), (allowed - left) * each
 
 
-def _rays(A: Floats, b: int, slack: float, rng: torch.Generator) -> list[Tensor]:
-    """Extreme rays of {q : A q >= 0}, until objectives in what is left of the space find no
-    more.
+def _rays(
+    A: Floats, b: int, slack: float, rng: torch.Generator, most: int
+) -> tuple[list[Tensor], int]:
+    """Extreme rays of {q : A q >= 0}, until objectives in what is left of the space find no more,
+    or ``most`` programs were solved; and how many were.
     """
     from scipy.optimize import linprog
 
     rays: list[Tensor] = []
+    tried, pivots = 0, _PIVOTS * (len(A) + b)
     basis = torch.empty(0, b, dtype=torch.float64)
     total = A.sum(axis=0, keepdims=True)
     while len(rays) < b:
@@ -90,6 +109,9 @@ def _rays(A: Floats, b: int, slack: float, rng: torch.Generator) -> list[Tensor]
             goal,
             -goal,
         ):  # one of the two does not vanish unless all rays lie in the span of those found
+            if tried == most:
+                return rays, tried
+            tried += 1
             solved = linprog(
                 way.numpy(),
                 A_ub=-A,
@@ -98,9 +120,10 @@ def _rays(A: Floats, b: int, slack: float, rng: torch.Generator) -> list[Tensor]
                 b_eq=[1.0],
                 bounds=(None, None),
                 method="highs-ds",
+                options={"maxiter": pivots},
             )
             if solved.status != 0:
-                return rays
+                return rays, tried
             q = torch.from_numpy(solved.x)
             q = q / q.norm()
             rest = q - basis.T @ (basis @ q)
@@ -109,6 +132,6 @@ def _rays(A: Floats, b: int, slack: float, rng: torch.Generator) -> list[Tensor]
                 basis = torch.cat([basis, (rest / rest.norm())[None]])
                 break
         if best is None:
-            return rays
+            return rays, tried
         rays.append(best)
-    return rays
+    return rays, tried

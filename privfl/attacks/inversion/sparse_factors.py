@@ -18,6 +18,16 @@ from privfl.attacks.knowledge import Forward
 
 _IDLE = 24
 """So many rounds of draws without a new direction, and no more are made."""
+WORK = 5e11
+"""So many multiplications are made at most for one update, one to two minutes on one core: what
+they are spent on grows with the cube of a batch's size, which is whatever the update says.
+"""
+_STEPS = 50
+"""Steps of descent that a draw costs, with those that sharpen it."""
+_AT_ONCE = 1 << 25
+"""Numbers that draws take in memory together, at most."""
+_POOL = 4096
+"""Directions that are kept, at most."""
 BLURS = 4.0
 """An entry of L q is a zero where it is under so many times the blur that rounding or noise gives
 it,
@@ -38,7 +48,8 @@ _SAME = 1e-9
 class Factors:
     """``X`` [b, inputs] and ``D`` [b, k] at the neurons ``live`` [k] with D'X = W there and D'1 =
     bias; ``sure`` of the b columns of the transform between them are surely sparse, after ``drawn``
-    starts. ``floor`` is the share of W's length that no b samples explain.
+    starts. ``floor`` is the share of W's length that no b samples explain. ``cut``: there was no
+    more work to spend on draws.
 
     While one column is wrong no row of X is surely right: X is the inverse of the transform, in
     which all columns take part.
@@ -50,6 +61,7 @@ class Factors:
     sure: int
     drawn: int
     floor: float
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,25 +74,31 @@ class _Lengths:
     live: Int[Tensor, " k"]
     floor: float
 
-    def factors(self, Q: Float[Tensor, "b b"], sure: int, drawn: int) -> Factors:
+    def factors(self, Q: Float[Tensor, "b b"], sure: int, drawn: int, cut: bool = False) -> Factors:
         s = torch.linalg.lstsq(self.L @ Q, self.bias[:, None]).solution.squeeze(1)
         s = torch.where(s.abs() < 1e-12, s.new_tensor(1.0), s)
         X: Tensor = torch.linalg.lstsq(Q * s, self.R).solution
-        return Factors(X, ((self.L @ Q) * s).T, self.live, sure, drawn, self.floor)
+        return Factors(X, ((self.L @ Q) * s).T, self.live, sure, drawn, self.floor, cut)
 
 
 def batch_of(
-    observed: Observed, forward: Forward
+    observed: Observed, forward: Forward, work: float = WORK
 ) -> tuple[Float[Tensor, "m inputs"], Float[Tensor, " m"], int]:
     """The change of the first layer's weights and biases, and of how many samples it is: the public
     number, or else its rank.
 
     Raises:
         Lacking: the first layer is not linear, not followed by a ReLU, or shows nothing; or the
-            batch is too large.
+            batch is too large, or the layer for so much ``work``.
     """
     weight, bias, rectified = first_layer(observed, forward)
     m, inputs = weight.shape
+    needed = 4.0 * min(m, inputs) ** 2 * max(m, inputs)
+    if needed > work:
+        raise Lacking(
+            f"to find the rank of a first layer of {inputs} x {m} takes {needed:.1g}"
+            f" multiplications, and {work:.1g} are allowed: raise work."
+        )
     b = observed.samples
     if b is None:
         b, _ = rank(weight, observed.noise * sum(side**0.5 for side in weight.shape))
@@ -108,11 +126,13 @@ def factor(
     starts: int,
     tries: int,
     accepted: Callable[[Factors], bool] | None = None,
+    work: float = WORK,
 ) -> Factors:
     """Factors of the change W [m, inputs] of a layer's weights, whose biases [m] changed by
     ``bias``: through cones where slopes are ``signed`` (`cone.slopes`), and through draws. It goes
     on until all directions have nearly as many zeros as the sparsest, which tells false ones from
-    true; with ``accepted``, until they have more than chance gives and are accepted.
+    true; with ``accepted``, until they have more than chance gives and are accepted. It ends after
+    about ``work`` multiplications (`Factors.cut`).
 
     Raises:
         Lacking: too few neurons are alive for b samples.
@@ -137,14 +157,22 @@ def factor(
     chance = math.erf(zero * (len(L) / 2) ** 0.5)  # zeros that any direction seems to have
     beyond = max((b + 4) / len(L), chance + 4 * (chance / len(L)) ** 0.5)
     pool = torch.empty(0, b, dtype=W.dtype)
+    each = float(_STEPS * (len(L) + b) * b * b)  # multiplications of a draw
     if signed is not None:
-        pool = _sharpened(cone_directions(L, signed[:, live], blur, rng), L, blur)
+        rays, spent = cone_directions(L, signed[:, live], blur, rng, work / 2)
+        pool = _sharpened(rays, L, blur)
+        work -= spent + len(rays) * each
     sure, Q, idle, drawn = 0, torch.eye(b, dtype=W.dtype), 0, 0
+    starts = max(1, min(starts, _AT_ONCE // L.numel()))
     lengths = _Lengths(L, R, bias, live, float(S[b:].norm() / S.norm()))
     told = lengths.factors(Q, sure, drawn)
     for attempt in range(tries if b > 1 else 1):
         known = sure
         if attempt or not len(pool):
+            if work < each:
+                return lengths.factors(Q, sure, drawn, cut=True)
+            starts = min(starts, int(work // each))
+            work -= starts * each
             met = Q[:, :sure] if 0 < sure < b else None
             tried = (
                 sparse_directions(L, starts, blur, rng)
@@ -154,7 +182,7 @@ def factor(
             pool = torch.cat([pool, _sharpened(tried, L, blur)])
             drawn += starts
         zeros = zeros_of(pool, L, zero)
-        order = _once(pool, zeros)[: 64 * b]
+        order = _once(pool, zeros)[: min(64 * b, _POOL)]
         pool, zeros = pool[order], zeros[order]
         least = beyond if accepted is not None else max(beyond, _ALIKE * float(zeros[0]))
         Q, sure = independent(pool, zeros, b, at_least=least if b > 1 else 0.0)
@@ -225,6 +253,9 @@ def _sharpened(
     """The directions next to those that are already right in all but the last digits: local minima
     with a sharper e, and then the direction that is least on what is nearly zero there.
     """
+    most = max(1, _AT_ONCE // L.numel())
+    if len(q) > most:
+        return torch.cat([_sharpened(part, L, blur) for part in torch.split(q, most)])
     q = q[:, :, None]
     typical = float(L.square().mean().sqrt())
     for i in range(8):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from privfl.attacks.inference import Family, Lacking, Observed, Target, Targeted, observe, recipe
 from privfl.attacks.inversion.cone import slopes
 from privfl.attacks.inversion.simulate import Simulator
-from privfl.attacks.inversion.sparse_factors import Factors, batch_of, factor
+from privfl.attacks.inversion.sparse_factors import WORK, Factors, batch_of, factor
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
 from privfl.core import ClientId, View
@@ -41,6 +41,9 @@ class SPEAR(Targeted):
     number of directions found. That is no proof that others find nothing: a batch that holds a
     sample twice has fewer directions than samples, and is not found.
 
+    What all of that costs grows with the cube of b, which is whatever an update says: after about
+    ``work`` multiplications it ends, and answers with how far it came.
+
     Rank and zeros are decided in float64, with the rounding or noise of the update as the limit.
 
     >>> SPEAR().starts > SPEAR(starts=64).starts
@@ -52,6 +55,7 @@ class SPEAR(Targeted):
     client: ClientId | None = None
     starts: int = 256
     tries: int = 64
+    work: float = WORK
 
     def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> Reconstruction:
         """The batch in the first view; ``mismatch`` is how far it is from explaining the update,
@@ -67,7 +71,7 @@ class SPEAR(Targeted):
         observed = observe(view, knowledge, self.target, self.client)
         if self.starts < 1 or self.tries < 1:
             raise Lacking("SPEAR needs starts and tries of at least 1.")
-        weight, bias, b = batch_of(observed, forward)
+        weight, bias, b = batch_of(observed, forward, self.work)
         signed = slopes(observed, forward, knowledge) if b > 1 else None
 
         def told(found: Factors) -> tuple[Tensor, Tensor, float, float]:
@@ -88,8 +92,11 @@ class SPEAR(Targeted):
             self.starts,
             self.tries,
             accepted,
+            self.work,
         )
         m, effort = len(weight), f"{found.drawn:,} draws"
+        if found.cut:
+            effort += f" (all that {self.work:.1g} multiplications allow)"
         if found.sure < b:
             raise Lacking(
                 f"{found.sure} of the {b} directions of a batch of {b} at a layer of {m} neurons"

@@ -1,6 +1,7 @@
 """The games of an audit: each attack against each view, scored by who knows the truth."""
 
 from privfl.audit.games.active import attack_actively
+from privfl.audit.games.isolation import isolated
 from privfl.audit.games.membership import attack_stream
 from privfl.audit.games.notes import AuditNotes, tell
 from privfl.audit.games.presence import attack_presence
@@ -17,5 +18,6 @@ __all__ = [
     "attack_property",
     "attack_stream",
     "attack_text",
+    "isolated",
     "tell",
 ]

@@ -56,7 +56,7 @@ class Chain(ChainSettings):
     Who is not there when the round begins is passed over. A client that goes after that ends the
     round, where the next sum would be: the server says whose it is, and blames nobody, because its
     neighbour can have sent it nothing. Every client sends one vector and one to four letters of 28
-    bytes; a chain of n takes n + 3 exchanges ONE AFTER THE OTHER.
+    or 36 bytes; a chain of n takes n + 3 exchanges ONE AFTER THE OTHER.
 
     Args:
         threshold: the fraction of the cohort below which nothing is summed (never half of it or
@@ -91,7 +91,7 @@ class Chain(ChainSettings):
     @property
     def guarantee(self) -> Guarantee[Liars]:
         """Who may collude, who may lie and what the lie can do."""
-        return chain_guarantee(self.quorum)
+        return chain_guarantee(self.quorum).needing(self.threshold)
 
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""

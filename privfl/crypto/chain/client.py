@@ -31,6 +31,7 @@ from privfl.crypto.chain.parameters import (
     ChainParameters,
     bound_to,
     neighbours,
+    read_order,
     seed_bound_to,
 )
 from privfl.crypto.primitives import Words, backend, fields, mask, open_one
@@ -81,7 +82,7 @@ class ChainClientParty(KeepsSecrets):
             return {}
         try:
             _, content = now.read(body, ORDER)
-            order, seeds = fields.read_bit_set(content, now.plan.n)
+            order, token, seeds = read_order(content, now.plan.n)
             if self.position not in order:
                 raise Malformed("this client is not in it")
             if neighbours(order, self.position)[0] is not None:
@@ -95,7 +96,8 @@ class ChainClientParty(KeepsSecrets):
         first, second = sorted(order)[:2]
         if self.position == first:
             return self._begin(seeds)
-        return {"server": now.write(READY, self.position)} if self.position == second else {}
+        waits = now.write(READY, self.position, token)
+        return {"server": waits} if self.position == second else {}
 
     def _begin(self, boxes: memoryview) -> Mail:
         now, own = self.round, client_party(self.who)

@@ -16,16 +16,19 @@ from privfl.crypto.cohort import boxes_of
 from privfl.crypto.encoding import FixedPoint, weight_words
 from privfl.crypto.frame import FramedRound, FrameFormat
 from privfl.crypto.primitives import BackendName, Words, backend, fields, seal_to
+from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.ring import RINGS, ring_for, ring_words
 
-FORMAT = FrameFormat(b"PCH\x01", "a chain's message")
+FORMAT = FrameFormat(b"PCH\x02", "a chain's message")
 HERE, ORDER, READY, LINK, PASSED, WATCH, WATCHED = range(7)
-"""Client to server: it takes part. Server to clients: who does, and to the first a sealed seed.
-The second to the server: it waits for the first. A client to the next, the last one to the server:
-the sum so far, sealed. A client to the server: it passed the sum on. Server to that client: answer
-me. That client to the server: it does.
+"""Client to server: it takes part. Server to clients: who does, a token, and to the first a sealed
+seed. The second to the server, with the token: it waits for the first. A client to the next, the
+last one to the server: the sum so far, sealed. A client to the server: it passed the sum on. Server
+to that client: answer me. That client to the server: it does.
 """
 SEED = 32
+TOKEN = 8
+"""Bytes that nobody knows before the chain is named: who names them does not wait too early."""
 LEAST = 3
 """Of two clients, each reads the other off the sum."""
 LONGEST = 900
@@ -115,6 +118,18 @@ class ChainParameters(FramedRound):
         context = bound_to(self.tag, bits, position, to)
         sealed = seal_for(keys, to, packed, context, self.library_name)
         return self.write(LINK, position, fields.facts(self.plan), bits, sealed)
+
+
+def read_order(content: memoryview, n: int) -> tuple[frozenset[int], bytes, memoryview]:
+    """Who is in the chain that the server names, its token, and what is sealed to the first.
+
+    Raises:
+        Malformed: it ends early, or names who is not in a cohort of ``n``.
+    """
+    order, rest = fields.read_bit_set(content, n)
+    if len(rest) < TOKEN:
+        raise Malformed("its token is cut off")
+    return order, bytes(rest[:TOKEN]), rest[TOKEN:]
 
 
 def neighbours(order: Collection[int], position: int) -> tuple[int | None, int | None]:

@@ -4,7 +4,9 @@ sum goes on, and takes the mask off what the last client sends.
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
+from hmac import compare_digest
 
 from privfl.core import (
     Buffer,
@@ -23,6 +25,7 @@ from privfl.crypto.chain.parameters import (
     ORDER,
     PASSED,
     READY,
+    TOKEN,
     WATCH,
     WATCHED,
     ChainParameters,
@@ -44,6 +47,7 @@ class ChainServerParty(KeepsSecrets):
     identity: PartyKeys
     directory: KnownKeys
     seed: bytes
+    token: bytes = field(default_factory=lambda: secrets.token_bytes(TOKEN))
     here: set[int] = field(default_factory=set)
     order: frozenset[int] = frozenset()
     passed: set[int] = field(default_factory=set)
@@ -76,7 +80,7 @@ class ChainServerParty(KeepsSecrets):
     def _name(self) -> Mail:
         now, self.order = self.round, frozenset(self.here)
         bits = fields.bit_set(self.order, now.plan.n)
-        order = now.write(ORDER, 0, bits)
+        order = now.write(ORDER, 0, bits, self.token)
         first = now.name(min(self.order))
         context = seed_bound_to(now.tag, bits, first)
         sealed = seal_for(self.directory, first, self.seed, context, now.library_name)
@@ -92,6 +96,16 @@ class ChainServerParty(KeepsSecrets):
             return position in self.order
         return False
 
+    def _waits(self, who: PartyId, body: Buffer) -> bool:
+        """Whether the second client has waited as long as the first has had to pass its sum on: it
+        knows the token, which came with the chain's name.
+        """
+        try:
+            _, content = self.round.sender(who, body, READY)
+        except Malformed:
+            return False
+        return compare_digest(bytes(content), self.token)
+
     def _watch(self, mail: Mail) -> Mail:
         """Ask who passed the sum on to answer; whoever answers last is there, and the one after it
         has had the time to pass the sum on as well.
@@ -102,7 +116,7 @@ class ChainServerParty(KeepsSecrets):
         self.passed |= {places[who] for who in passed}
         first, second = sorted(self.order)[:2]
         for who, body in mail.items():
-            if places.get(who) == second and self._says(who, body, READY):
+            if places.get(who) == second and self._waits(who, body):
                 self._due(first)
             elif places.get(who) in self.asked and self._says(who, body, WATCHED):
                 self._due(neighbours(self.order, places[who])[1])

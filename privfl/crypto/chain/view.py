@@ -29,6 +29,7 @@ from privfl.crypto.chain.parameters import (
     SEED,
     bound_to,
     neighbours,
+    read_order,
     seed_bound_to,
 )
 from privfl.crypto.encoding import FixedPoint
@@ -158,8 +159,9 @@ def _mask_of(
             try:
                 kind, _, _, _, content = FORMAT.read(body, now.tag)
                 if seed is None and kind == ORDER:
-                    boxes = fields.after_facts(content, bits)
-                    seed = open_one(boxes, SEED, keys, seed_bound_to(now.tag, bits, who))
+                    order, _, boxes = read_order(content, now.plan.n)
+                    if order == now.order:
+                        seed = open_one(boxes, SEED, keys, seed_bound_to(now.tag, bits, who))
             except Malformed:
                 continue
     if seed is not None:

@@ -113,6 +113,7 @@ class SecAgg(SecAggSettings):
         server.
         """
         return Able(
+            streams=True,
             encodes=self.code,
             rounds_off=self.code.error,
             fewest=self.fewest,
@@ -201,19 +202,24 @@ class SecAgg(SecAggSettings):
             return quorum_of(self, n)
 
         noise = None if self.noise is None else self.noise.guarantee
+        share = self.threshold if isinstance(self.threshold, float) else None
         if self.fidelity == "ideal":
             made = ideal_guarantee(ideal.TRUSTED, self.degree, quorum, self.mode, self.corrupt)
-            return made.under(noise)
-        return secagg_guarantee(
-            self.parameters,
-            self.degree,
-            quorum,
-            active=self.active,
-            forgets=self.forward_secrecy,
-            corrupt=self.corrupt,
-            figures=lambda n: figures_of(self, n),
-            opens=lambda received, kept: SecAggCoalitionView.of(self, received, kept).opened(),
-        ).under(noise)
+            return made.needing(share).under(noise)
+        return (
+            secagg_guarantee(
+                self.parameters,
+                self.degree,
+                quorum,
+                active=self.active,
+                forgets=self.forward_secrecy,
+                corrupt=self.corrupt,
+                figures=lambda n: figures_of(self, n),
+                opens=lambda received, kept: SecAggCoalitionView.of(self, received, kept).opened(),
+            )
+            .needing(share)
+            .under(noise)
+        )
 
     def noise_event(
         self, plan: RoundPlan, survivors: int | None = None, colluders: int = 0

@@ -5,12 +5,13 @@ survivors.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from privfl.core import (
+    BadUpdate,
     Bounded,
     Buffer,
     KeepsSecrets,
@@ -62,6 +63,9 @@ class SecAggClientParty(KeepsSecrets):
     replaced by nobody; it answers only after t of its holders said that they hold the same set of
     survivors, and the same set of those who shared keys, to be the round's; and gives a share of a
     seed only to open a vector whose sender said that it masked for the latter set.
+
+    ``later`` makes the vector where there is none yet, once it is due; where it makes none, the
+    party falls silent.
     """
 
     pairs: Pairs
@@ -82,6 +86,7 @@ class SecAggClientParty(KeepsSecrets):
     survivors: frozenset[int] = frozenset()
     masked: bytes = b""
     agreed: bytes = b""
+    later: Callable[[], Words | None] | None = None
     vouched: set[int] = field(default_factory=set)
     over: tuple[str, str, PartyId | None, tuple[PartyId, ...]] | None = None
 
@@ -111,7 +116,8 @@ class SecAggClientParty(KeepsSecrets):
                     f"the server sent {kind.name} where {self.expects.name} was due",
                     "server",
                 )
-            return {"server": self._answer(kind, content)}
+            answer = self._answer(kind, content)
+            return {"server": answer} if answer else {}
         except Malformed as malformed:
             raise StageAbort(
                 STAGE[self.expects], f"the server's message cannot be used: {malformed}", "server"
@@ -234,6 +240,11 @@ class SecAggClientParty(KeepsSecrets):
         masks = self.pairs.mask_seeds(sorted(expected | inbox.keys()))
         seeds += [(seed, keys.pair_sign(self.position, other)) for other, seed in masks.items()]
         vector, self.vector = self.vector, None
+        if self.later is not None:
+            later, self.later = self.later, None
+            vector = self._made(later)
+            if vector is None:
+                return b""
         if vector is None:
             raise StageAbort("masked_input", "the vector was sent before", "server")
         mask(vector, seeds, backend(self.pairs.library_name))
@@ -244,6 +255,13 @@ class SecAggClientParty(KeepsSecrets):
         self.masked = hashlib.sha256(fields.bit_set(sharing, parameters.n)).digest()
         words = self.pairs.say("masked", expected, self.masked)
         return self._write(Kind.MASKED, self.facts, packed, *(words[i] for i in sorted(words)))
+
+    def _made(self, later: Callable[[], Words | None]) -> Words | None:
+        try:
+            return later()
+        except BadUpdate as bad:
+            who = client_party(self.cohort[self.position])
+            raise StageAbort("enter", str(bad), who) from None
 
     def _keep(self, owner: int, plain: bytes) -> None:
         """Keep shares, if they are any: of what is none, its holder would be blamed; of a liar's

@@ -54,6 +54,7 @@ def secagg_guarantee(
             "swaps the keys of a client's neighbours for its own"
             + (", which the client notices and leaves" if active else ""),
             swaps_keys,
+            active,
         ),
         *lies.of_any_sum(lambda plan: quorum(plan.n), "quorum"),
         lies.skips_its_clip("shift", "nobody sees a single input"),

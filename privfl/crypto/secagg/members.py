@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from privfl.core import (
@@ -18,7 +19,7 @@ from privfl.core import (
     Silent,
     Total,
 )
-from privfl.crypto.primitives import backend, fields
+from privfl.crypto.primitives import Words, backend, fields
 from privfl.crypto.secagg import keys
 from privfl.crypto.secagg.client import SecAggClientParty, ring_vector
 from privfl.crypto.secagg.keys import RoundKeys
@@ -64,6 +65,32 @@ class SecAggClient(KeepsSecrets):
         Raises:
             ConfigError: as `SecAgg`, or a client that is not in the cohort.
         """
+        party = self._party(plan)
+        try:
+            party.vector = ring_vector(self.settings, update, plan, party.parameters)
+        except BadUpdate as bad:
+            party.refused = str(bad)
+        return party
+
+    def enter_later(self, plan: RoundPlan, update: Callable[[], Bounded | None]) -> Party:
+        """The party of one round, whose update is made when the masked vector is due
+        (`core.streaming.EntersLater`): who has none then drops out once it has shared keys.
+
+        Raises:
+            ConfigError: as `enter`.
+        """
+        party, settings = self._party(plan), self.settings
+        now = party.parameters
+
+        def vector() -> Words | None:
+            made = update()
+            return None if made is None else ring_vector(settings, made, plan, now)
+
+        party.later = vector
+        return party
+
+    def _party(self, plan: RoundPlan) -> SecAggClientParty:
+        """The party of one round, without its vector."""
         settings, now = self.settings, parameters_of(self.settings, plan)
         try:
             position = plan.cohort.index(self.who)
@@ -75,17 +102,13 @@ class SecAggClient(KeepsSecrets):
         due, own = self.ahead.pop(plan.part, (b"", None))
         if own is None or due != this:
             own = RoundKeys.fresh(library, active=settings.active)
-        refused, vector, advert = None, None, b""
+        refused, advert = None, b""
         if settings.active and this in self.entered:
             refused = (
                 f"round {plan.number} was entered before: a replay could subtract two masked"
                 " vectors"
             )
         self.entered.add(this)
-        try:
-            vector = ring_vector(settings, update, plan, now)
-        except BadUpdate as bad:
-            refused = str(bad)
         if settings.carry:
             following = epoch(plan, plan.number + 1)
             later = RoundKeys.fresh(library, active=settings.active)
@@ -103,7 +126,7 @@ class SecAggClient(KeepsSecrets):
             self.identity,
             this,
             fields.facts(plan),
-            vector,
+            None,
             refused=refused,
             speaks_first=not settings.carry,
             next_advert=advert,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -29,9 +30,11 @@ from privfl.crypto.primitives import Backend, BackendName, Words, backend, field
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.primitives.weak_keys import unusable
 from privfl.crypto.ring import add_up, lift
-from privfl.crypto.secagg import boxes, keys, wire
+from privfl.crypto.secagg import boxes, keys, passing, wire
 from privfl.crypto.secagg.keys import SIGNATURE, WORD
+from privfl.crypto.secagg.masked import read_masked, read_words
 from privfl.crypto.secagg.parameters import SecAggParameters
+from privfl.crypto.secagg.shares import as_dealt
 from privfl.crypto.secagg.stage import STAGE, Kind
 from privfl.crypto.secagg.unmask import Unmasking
 from privfl.crypto.sharing import shamir
@@ -70,6 +73,7 @@ class SecAggServerParty(KeepsSecrets):
     sealed: dict[int, dict[int, bytes]] = field(default_factory=dict)
     commitments: dict[int, bytes] = field(default_factory=dict)
     arrived: list[memoryview] = field(default_factory=list)
+    folded: set[int] = field(default_factory=set)
     total: Words | None = None
     summed: set[int] = field(default_factory=set)
     drawn: dict[int, frozenset[int]] = field(default_factory=dict)
@@ -219,21 +223,36 @@ class SecAggServerParty(KeepsSecrets):
         self.commitments[position] = bound
 
     def _masked(self, position: int, content: memoryview) -> None:
-        now = self.parameters
-        rest = fields.after_facts(content, self.facts)
-        size = now.length * now.ring // 8
-        packed, rest = fields.packed_size(rest[:size], now.ring, now.length), rest[size:]
-        if now.active:
-            listeners = sorted(self.sealed[position].keys() & self.sealed.keys())
-            if len(rest) != WORD * len(listeners):
-                raise Malformed("words for others than its share holders, or not for all of them")
-            self.words[position] = {
-                other: bytes(rest[i * WORD : (i + 1) * WORD]) for i, other in enumerate(listeners)
-            }
-            rest = rest[:0]
-        fields.ends(rest)
-        self.arrived.append(packed)
+        listeners = self._listeners(position)
+        if position in self.folded:
+            words = read_words(self.parameters, listeners, content)
+        else:
+            packed, words = read_masked(self.parameters, self.facts, listeners, content)
+            self.arrived.append(packed)
+        if self.parameters.active:
+            self.words[position] = words
         self.summed.add(position)
+
+    def fold(self, sender: PartyId, body: Buffer) -> Buffer | None:
+        """Add a vector up when it is written (`core.streaming.Folds`); its words come later."""
+        if self.expects is not Kind.MASKED or sender in self.excluded:
+            return None
+        try:
+            kind, position, _, content = wire.read(body, self.parameters.tag)
+            fits = kind is Kind.MASKED and self._awaited(position) and position not in self.folded
+            if not fits or self._name(position) != sender:
+                return None
+            listeners = self._listeners(position)
+            packed, words = read_masked(self.parameters, self.facts, listeners, content)
+        except Malformed:
+            return None
+        self._add_up(packed)
+        self.folded.add(position)
+        now, listed = self.parameters, (words[other] for other in listeners if words)
+        return wire.write(Kind.MASKED, now.ring, position, now.tag, *listed)
+
+    def _listeners(self, position: int) -> list[int]:
+        return sorted(self.sealed[position].keys() & self.sealed.keys())
 
     def _consistency(self, position: int, content: memoryview) -> None:
         owners = sorted(owner for owner in self.summed if position in self.words[owner])
@@ -250,33 +269,15 @@ class SecAggServerParty(KeepsSecrets):
             fields.ends(rest)
         if not seeds.keys() <= self.summed or not gone.keys() <= self.sealed.keys() - self.summed:
             raise Malformed("a seed's share of a dropped client, or a key's share of a survivor")
-        of_seeds = {i: self._dealt(i, position, "seed", bytes(s)) for i, s in seeds.items()}
-        of_keys = {i: self._dealt(i, position, "key", bytes(s)) for i, s in gone.items()}
+        dealt = partial(as_dealt, self.parameters.tag, self.sealed, self._name, position)
+        of_seeds = {i: dealt(i, "seed", bytes(s)) for i, s in seeds.items()}
+        of_keys = {i: dealt(i, "key", bytes(s)) for i, s in gone.items()}
         for known, shares in ((self.seeds, of_seeds), (self.secrets, of_keys)):
             for owner, share in shares.items():
                 known.setdefault(owner, {})[self.point(owner, position)] = share
         self.answered.add(position)
         if self.carry:
             self.collected[self.plan.cohort[position]] = bytes(rest)
-
-    def _dealt(self, owner: int, holder: int, what: keys.Secret, share: bytes) -> int:
-        """The value of a share, as its owner dealt it to its holder.
-
-        Raises:
-            Malformed: it deals none to it, or dealt another; or it is no field element.
-        """
-        if not shamir.in_range(share):
-            raise Malformed("a share that is no field element")
-        value = int.from_bytes(share, "little")
-        if owner == holder:
-            return value
-        box = self.sealed[owner].get(holder)
-        if box is None:
-            raise Malformed(f"a share of {self._name(owner)}, which it does not hold")
-        at = 0 if what == "seed" else keys.DEALT
-        if keys.dealt(self.parameters.tag, owner, holder, what, share) != box[at : at + keys.DEALT]:
-            raise Malformed(f"another share of {self._name(owner)} than it was dealt")
-        return value
 
     def _advance(self) -> Mail:
         """Go on with whoever is left."""
@@ -303,8 +304,9 @@ class SecAggServerParty(KeepsSecrets):
             self.expects = Kind.MASKED
             return self._inboxes()
         if self.expects is Kind.MASKED:
-            self.total = np.zeros(self.parameters.length, dtype=self.parameters.dtype)
-            add_up(self.total, self.arrived, self.parameters.ring)
+            if not self.folded <= self.summed:
+                raise StageAbort("masked_input", "a vector was added up that never arrived")
+            self._add_up(*self.arrived)
             self.arrived = []
             self.expects = Kind.CONSISTENCY if self.parameters.active else Kind.UNMASK
             listed = fields.most(self.summed, self.parameters.n)
@@ -318,6 +320,11 @@ class SecAggServerParty(KeepsSecrets):
         self._open()
         return {}
 
+    def _add_up(self, *packed: memoryview) -> None:
+        if self.total is None:
+            self.total = np.zeros(self.parameters.length, dtype=self.parameters.dtype)
+        add_up(self.total, packed, self.parameters.ring)
+
     def _passed_on(
         self,
         kind: Kind,
@@ -326,11 +333,7 @@ class SecAggServerParty(KeepsSecrets):
         *head: Buffer,
     ) -> Mail:
         """What clients said to each other, to each of these what is meant for it."""
-        meant: dict[int, dict[int, Buffer]] = {i: {} for i in to}
-        for speaker, said in words.items():
-            for listener, word in said.items():
-                if listener in meant:
-                    meant[listener][speaker] = word
+        meant = passing.by_listener(words, to)
         return {
             self._name(i): self._write(kind, *head, fields.table(meant[i])) for i in sorted(meant)
         }
@@ -351,15 +354,9 @@ class SecAggServerParty(KeepsSecrets):
 
     def _inboxes(self) -> Mail:
         sharing = fields.most(self.sealed, self.parameters.n)
-        now, inboxes = self.parameters, {i: dict[int, Buffer]() for i in self.sealed}
-        added = now.key_bytes if now.chosen else 0
-        for sender, sealed_boxes in self.sealed.items():
-            public = self.adverts[sender][:added]
-            for receiver, sealed_box in sealed_boxes.items():
-                if receiver in inboxes:
-                    inboxes[receiver][sender] = public + sealed_box
+        inboxes = passing.inboxes(self.parameters, self.adverts, self.sealed)
         return {
-            self._name(i): self._write(Kind.INBOX, sharing, boxes.write(now, inbox, added))
+            self._name(i): self._write(Kind.INBOX, sharing, inbox)
             for i, inbox in sorted(inboxes.items())
         }
 

@@ -90,6 +90,7 @@ class AdditiveSharing(SharingSettings):
     def able(self) -> Able:
         """Rounding (and with a proof the norm that is proved), the quorum, the servers' noise."""
         return Able(
+            streams=True,
             encodes=self.code if self.proof is None else Proved(self.code),
             rounds_off=self.code.error,
             fewest=self.quorum,
@@ -106,7 +107,7 @@ class AdditiveSharing(SharingSettings):
             said = pine_guarantee(self.others[0], self.quorum)
         else:
             said = sharing_guarantee(self.others, self.quorum)
-        return noised(said, self.noise, proved=self.proof is not None)
+        return noised(said.needing(self.threshold), self.noise, proved=self.proof is not None)
 
     def noise_event(
         self, plan: RoundPlan, survivors: int | None = None, colluders: int = 0

@@ -21,7 +21,7 @@ from privfl.crypto.abort import StageAbort
 from privfl.crypto.own_noise import own_noise
 from privfl.crypto.primitives import Words, backend, fields, mask, open_one
 from privfl.crypto.primitives.fields import Malformed
-from privfl.crypto.ring import lift, word
+from privfl.crypto.ring import add_up, lift, word
 from privfl.crypto.sharing.additive import SEED
 from privfl.crypto.sharing.parameters import (
     HELD,
@@ -109,6 +109,8 @@ class SharingServerParty(KeepsSecrets):
 
     round: SharingParameters
     vectors: dict[int, Words] = field(default_factory=dict)
+    folded: dict[PartyId, int] = field(default_factory=dict)
+    total: Words | None = None
     held: dict[PartyId, frozenset[int]] = field(default_factory=dict)
     survivors: frozenset[int] = frozenset()
     asked: bool = False
@@ -120,7 +122,7 @@ class SharingServerParty(KeepsSecrets):
         """Hear the clients, agree with the servers on whom to sum, and add the sums up."""
         now = self.round
         for who, body in mail.items():
-            if who not in now.others:
+            if who not in now.others and (body or who not in self.folded):
                 self._hear(who, body)
         reports = {
             who: body
@@ -133,20 +135,39 @@ class SharingServerParty(KeepsSecrets):
             return self._ask(reports)
         return self._open(reports)
 
+    def fold(self, sender: PartyId, body: Buffer) -> Buffer | None:
+        """Add a share up when it is written (`core.streaming.Folds`)."""
+        now = self.round
+        try:
+            position, packed = self._read(sender, body)
+            known = self.asked or position in self.vectors or sender in self.folded
+            if known or len(packed) != now.length * now.ring // 8:
+                return None
+        except Malformed:
+            return None
+        if self.total is None:
+            self.total = np.zeros(now.length, dtype=word(now.ring))
+        add_up(self.total, [packed], now.ring)
+        self.folded[sender] = position
+        return b""
+
     def _hear(self, who: PartyId, body: Buffer) -> None:
         try:
-            position, content = self.round.sender(who, body, VECTOR)
-            if position in self.vectors or self.asked:
+            position, packed = self._read(who, body)
+            if position in self.vectors or who in self.folded or self.asked:
                 return
-            packed = fields.after_facts(content, fields.facts(self.round.plan))
             self.vectors[position] = fields.unpack(packed, self.round.ring, self.round.length)
         except Malformed as malformed:
             self.excluded.setdefault(who, f"stage share: {malformed}")
 
+    def _read(self, who: PartyId, body: Buffer) -> tuple[int, memoryview]:
+        position, content = self.round.sender(who, body, VECTOR)
+        return position, fields.after_facts(content, fields.facts(self.round.plan))
+
     def _ask(self, reports: Mapping[PartyId, Buffer]) -> Mail:
         now = self.round
         self._all(reports, "agree")
-        left = set(self.vectors)
+        left = {*self.vectors, *self.folded.values()}
         for who, body in reports.items():
             try:
                 _, content = now.read(body, HELD)
@@ -159,6 +180,8 @@ class SharingServerParty(KeepsSecrets):
             self.excluded = {**said, **self.excluded}
             left &= held
         now.enough("agree", left)
+        if not left.issuperset(self.folded.values()):
+            raise StageAbort("agree", "a share was added up of a client that a server never heard")
         self.survivors, self.asked = frozenset(left), True
         message = now.write(SURVIVORS, 0, fields.bit_set(left, now.plan.n))
         return dict.fromkeys(now.others, message)
@@ -185,7 +208,9 @@ class SharingServerParty(KeepsSecrets):
                 raise StageAbort(
                     "sum", f"the sum of {who} cannot be used: {malformed}", who
                 ) from None
-        for i in self.survivors:
+        if self.total is not None:
+            np.add(total, self.total, out=total)
+        for i in self.survivors.difference(self.folded.values()):
             np.add(total, self.vectors[i], out=total)
         opened = now.code.decode(lift(total, now.ring), now.plan, len(self.survivors))
         clients = tuple(client for i, client in enumerate(now.plan.cohort) if i in self.survivors)

@@ -17,7 +17,7 @@ from privfl.dp.accounting.rdp_account import RdpAccount
 from privfl.dp.accounting.release import Accountant, Release
 from privfl.dp.accounting.risk import Risk, TradeOff, risk_of
 from privfl.dp.accounting.sentence import above, sentence
-from privfl.dp.accounting.statement import Stated, Statement, printed, statement
+from privfl.dp.accounting.statement import Stated, Statement, claims, printed, statement
 
 __all__ = [
     "Accountant",
@@ -34,6 +34,7 @@ __all__ = [
     "advanced_epsilon",
     "basic_epsilon",
     "calibrate",
+    "claims",
     "delta_protects_nobody",
     "epsilon",
     "gaussian_epsilon",

@@ -106,13 +106,24 @@ client, add_remove, rounds 0..0. Against the server: none.
     >>> told.warnings[0][:44]
     'The noise is Gaussian in floating point: its'
     """
+    told = claims(ledger, delta, excluded)
+    return Statement(tuple(_whole(ledger, one) for one in told), _warnings(ledger.charges))
+
+
+def claims(ledger: Ledger, delta: float, excluded: Sequence[str] = ()) -> tuple[Stated, ...]:
+    """The lines of a ledger's `statement` with their claims, and without what follows from the
+    whole profile: groups, risk, and what would change them.
+
+    Raises:
+        ConfigError: delta is not in (0, 1).
+
+    >>> claims(Ledger(), 1e-5)
+    ()
+    """
     by_unit: dict[Unit, list[Spent]] = {}
     for spent in spend(ledger, delta, pld=False):
         by_unit.setdefault(spent.unit, []).append(spent)
-    return Statement(
-        tuple(_said(ledger, unit, spent, delta, excluded) for unit, spent in by_unit.items()),
-        _warnings(ledger.charges),
-    )
+    return tuple(_said(ledger, unit, spent, delta, excluded) for unit, spent in by_unit.items())
 
 
 def printed(ledger: Ledger, delta: float) -> float:
@@ -139,17 +150,21 @@ def printed(ledger: Ledger, delta: float) -> float:
 def _said(
     ledger: Ledger, unit: Unit, spent: Sequence[Spent], delta: float, excluded: Sequence[str]
 ) -> Stated:
-    """A unit's line with its claim in words, and what follows from the whole profile."""
+    """A unit's line with its claim in words."""
     told = _line(ledger, unit, spent, delta)
     mine = [c for c in ledger.charges if (c.unit, c.subject) == (unit, told.subject)]
     dearest = next(one for one in spent if one.subject == told.subject)
     drawn = [one.as_drawn for one in spent if one.as_drawn is not None]
     told = replace(told, as_drawn=max(drawn, default=None))
     figures = replace(dearest, rdp=told.epsilon, pld=None, as_drawn=told.as_drawn)
-    told = replace(told, claim=sentence(figures, mine, excluded))
+    return replace(told, claim=sentence(figures, mine, excluded))
+
+
+def _whole(ledger: Ledger, told: Stated) -> Stated:
+    """A line with what follows from the whole profile."""
     if told.epsilon is None or not told.epsilon < math.inf:
         return told
-    charges = [charge for charge in ledger.charges if charge.unit == unit]
+    delta, charges = told.delta, [one for one in ledger.charges if one.unit == told.unit]
     releases, *others = payers(charges)
     by_pld = told.pld is not None and len(others) < MOST_RELEASES
     return replace(

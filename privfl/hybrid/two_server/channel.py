@@ -218,6 +218,7 @@ class TwoServer:
     def able(self) -> Able:
         """Both servers learn what is opened on the way; the first is told the model."""
         return Able(
+            streams=True,
             encodes=RowEncoding(
                 self.code, self.recipe.traits.normalised, selects=not isinstance(self.rule, Mean)
             ),
@@ -295,7 +296,11 @@ class TwoServer:
     def guarantee(self) -> Guarantee[Liars]:
         """Who may collude, who may lie and what the lie can do, as this channel is set."""
         noise = None if self.noise is None else self.noise.guarantee
-        return two_server_guarantee(self.recipe, self.quorum, self.run_by).under(noise)
+        return (
+            two_server_guarantee(self.recipe, self.quorum, self.run_by)
+            .needing(self.threshold)
+            .under(noise)
+        )
 
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""

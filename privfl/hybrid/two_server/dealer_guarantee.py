@@ -35,7 +35,7 @@ def lies_of_dealer(recipe: Recipe) -> list[Lie[Liars]]:
             return [Lie(_DEALER, "read", NEARLY_ALL, dealt_lies.favours_a_trusted_row)]
         return [Lie(_DEALER, "choose", _FARTHER, dealt_lies.moves_a_distance)]
     if recipe.malicious:
-        told = [Lie(_DEALER, "choose", _ASKS, dealt_lies.asks_whether_a_row_is_short)]
+        told = [Lie(_DEALER, "choose", _ASKS, dealt_lies.asks_whether_a_row_is_short, True)]
         told += _of_a_long_row(recipe)
         if traits.proved:
             told.append(Lie(_DEALER, "shift", _DIFFERENCE, dealt_lies.tells_a_difference))
@@ -50,7 +50,8 @@ def lies_of_dealer(recipe: Recipe) -> list[Lie[Liars]]:
     elif traits.hidden and not named:
         told.append(Lie(_DEALER, "read", NEARLY_ALL, dealer_lies.deals_falsely))
     else:
-        told.append(Lie(_DEALER, "choose", _NEAR, dealer_lies.deals_falsely))
+        refused = recipe.rule.kind == "mean"
+        told.append(Lie(_DEALER, "choose", _NEAR, dealer_lies.deals_falsely, refused))
         told += [Lie(_DEALER, "shift", _ADDS, dealer_lies.moves_a_hidden_sum)] * traits.hidden
     return told
 

@@ -132,8 +132,8 @@ class FixedDealing(KeepsSecrets):
         )
         joint = Joint((self.first, self.second), now)
         both, theirs = deal(extent.stock, now, masks, alpha, one.wide_key + two.wide_key, joint)
-        one_letter = [_bytes(*to_first), *told, *both]
-        return one_letter, [_bytes(*to_second), *told, *both, *theirs]
+        one_letter = [*_buffers(*to_first), *told, *both]
+        return one_letter, [*_buffers(*to_second), *told, *both, *theirs]
 
     def _comparisons(self, masks: U64, alpha: U64, one: Own, two: Own) -> tuple[Corrections, U64]:
         """A value x is public as P = x - mask: it is compared as P with r = -mask."""
@@ -199,8 +199,10 @@ def _offsets(row_keys: U64, announced: U64) -> U64:
     return of_rows + announced[:, n:]
 
 
-def _bytes(*parts: U64) -> bytes:
-    return b"".join(part.astype("<u8", copy=False).tobytes() for part in parts)
+def _buffers(*parts: U64) -> list[Buffer]:
+    """The words where they lie: tags of rows are as long as rows, and one sealed copy is enough."""
+    whole = (np.ascontiguousarray(part, dtype="<u8") for part in parts if part.size)
+    return [part.reshape(-1).data.cast("B") for part in whole]
 
 
 def received(own: Own, first: bool, raw: memoryview) -> tuple[Dealt, Stocked, U64]:
@@ -217,14 +219,16 @@ def received(own: Own, first: bool, raw: memoryview) -> tuple[Dealt, Stocked, U6
     of_second = [(extent.scores, n, KEYS), (m, WORDS), (n,), (side, side), (side, side, KEYS)]
     of_second += [(own.hidden[0], KEYS), (own.hidden[1],)]
     shapes += [(now.sum_tags * n * extent.tagged,)] if first else of_second
-    view, found = raw, []
+    view, found = raw, list[U64]()
     for shape in shapes:
         size = 8 * int(np.prod(shape))
         if len(view) < size:
             raise Malformed("it is cut off")
-        words = np.frombuffer(view[:size], dtype="<u8").astype(np.uint64, copy=False)
+        words = np.frombuffer(view[:size], dtype="<u8").astype(np.uint64, copy=bool(found))
         found.append(words.reshape(shape))
         view = view[size:]
+    if len(view) < found[0].nbytes:  # so that nothing but the tags, which are let go of, holds all
+        view = memoryview(bytes(view))
     drawn = (own.score_macs, own.constants, own.inner, own.pairs, own.pair_macs)
     summed = (own.weight_macs, own.vector)
     rest = [draw_it() for draw_it in (*drawn, *summed)] if first else found[2:]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -127,7 +128,7 @@ def _change(
     party: Party,
 ) -> tuple[FixedFirstServer | FixedSecondServer | FixedDealer, Callable[[], bool]]:
     if isinstance(party, FixedFirstServer):
-        held: dict[int, bytes] = party.bodies
+        held: dict[int, Any] = party.bodies
     elif isinstance(party, FixedSecondServer | FixedDealer):
         held = party.seeds
     else:
@@ -139,7 +140,7 @@ def _change(
             return False
         body = bytearray(held[0])
         body[-1 if last else 0] ^= 1
-        held[0] = bytes(body)
+        held[0] = np.frombuffer(body, dtype=np.uint8) if last else bytes(body)
         return True
 
     return party, change
@@ -224,12 +225,14 @@ def enforced_lies(recipe: Recipe) -> list[Lie[Liars]]:
             "choose",
             "hands on another row than a client tagged, so that the client is left out",
             changes_first,
+            True,
         ),
         Lie(
             Coalition.of("server/1"),
             "choose",
             "tells the dealer of another seed, so that a client is left out",
             changes_first,
+            True,
         ),
         Lie(
             Coalition.of("server/1"),
@@ -242,6 +245,7 @@ def enforced_lies(recipe: Recipe) -> list[Lie[Liars]]:
             "choose",
             "says that a client told it another seed, so that the client is left out",
             changes_first,
+            True,
         ),
         *lies_of_dealer(recipe),
         *_beyond(recipe),
@@ -265,7 +269,7 @@ def _of_products(who: PartyId) -> list[Lie[Liars]]:
     dropped = "says that a client lied about its norm, so that the client is refused"
     return [
         Lie(Coalition.of(who), "abort", f"{what} ends", announces_another),
-        Lie(Coalition.of(who), "choose", dropped, drops_by_norm),
+        Lie(Coalition.of(who), "choose", dropped, drops_by_norm, True),
     ]
 
 
@@ -275,8 +279,8 @@ def _of_clients(signs: bool) -> list[Lie[Liars]]:
         return [lies.skips_its_clip("nothing", "whatever it sends is a row of signs")]
     what = "lies about its norm, and is refused by name"
     return [
-        lies.skips_its_clip("nothing", "it is refused by name"),
-        Lie(Coalition.of("client/0"), "nothing", what, lies_about_its_norm),
+        lies.skips_its_clip("nothing", "it is refused by name", refused=True),
+        Lie(Coalition.of("client/0"), "nothing", what, lies_about_its_norm, True),
     ]
 
 

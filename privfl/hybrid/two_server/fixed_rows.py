@@ -5,7 +5,7 @@ vectors, tags of the other's, norms.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Int8
@@ -171,14 +171,14 @@ def surveyed(
     direction: I64 | None,
     remembered: U64 | None = None,
 ) -> Fixed:
-    """One server's pass, and what it opens scores with."""
+    """One server's pass, and what it opens scores with; the tags of rows are of no use after it."""
     own = products(now, rows, fixed, dealt, coin, direction, remembered)
     last = fixed.last(now)
     masks = own.last - last if isinstance(rows, FixedRows) else own.last
     scores = masks_of_scores(dealt.announced, masks, dealt.above, now.ring)
     pairs = masks_of_pairs(dealt.announced, dealt.pairs, dealt.pairs_above, now.ring)
     return Fixed(
-        dealt,
+        replace(dealt, tags=dealt.tags[:, :0].copy()),
         own,
         last,
         np.concatenate([scores[..., None], dealt.score_macs], axis=-1),

@@ -102,7 +102,7 @@ def two_server_guarantee(
     if recipe.malicious:
         return _of_two(recipe, quorum, enforced_lies(recipe), run_by)
     margins = "shifts the margins of a client's norm check, so that the client is refused"
-    told = [Lie(Coalition.of(who), "choose", margins, shifts_margins) for who in SERVERS]
+    told = [Lie(Coalition.of(who), "choose", margins, shifts_margins, True) for who in SERVERS]
     told += _of_weights(recipe)
     told += [
         Lie(
@@ -111,8 +111,9 @@ def two_server_guarantee(
             "adds to a client's masked row, so that the client is refused; by little, and what is"
             " opened of the row, is opened of the moved one",
             lambda: spoils_rows({0: (0, 1 << 30)}),
+            True,
         ),
-        lies.skips_its_clip("nothing", "it is refused by name"),
+        lies.skips_its_clip("nothing", "it is refused by name", refused=True),
     ]
     if recipe.ahead:
         what = "says that clients drew other masks, which moves each row by what it likes, within"
@@ -127,6 +128,7 @@ def two_server_guarantee(
             "names another seed of a client to the dealer, so that the client is refused"
             + (", and a hidden sum is moved by noise" if recipe.traits.hidden else ""),
             lambda: names_wrong_seeds((0,)),
+            not recipe.traits.hidden,
         ),
         *lies_of_dealer(recipe),
     ]

@@ -156,6 +156,7 @@ class SignTwoServer:
     def able(self) -> Able:
         """Both servers learn what is opened on the way; the first is told the model."""
         return Able(
+            streams=True,
             encodes=SignEncoding(),
             fewest=self.fewest,
             hosts=self.rule,

@@ -43,11 +43,10 @@ class FixedDealer(KeepsSecrets):
             return {}
         self.done = True
         now, dealing, members = self.now, *self._dealing()
-        letters = zip(SERVERS, (dealing.first, dealing.second), dealing.letters(), strict=True)
-        listed = fields.bit_set(members, now.plan.n)
-        out: dict[PartyId, Buffer] = {
-            who: dealt_letter(now, seed, [listed, *pieces]) for who, seed, pieces in letters
-        }
+        listed, letters = fields.bit_set(members, now.plan.n), [*dealing.letters()]
+        out: dict[PartyId, Buffer] = {}
+        for who, seed in zip(SERVERS, (dealing.first, dealing.second), strict=True):
+            out[who] = dealt_letter(now, seed, [listed, *letters.pop(0)])
         self.seeds, self.named = {}, {}
         return out
 

@@ -12,6 +12,9 @@ import hashlib
 import hmac
 from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from privfl.core import Buffer, PartyId, PartyKeys
 from privfl.crypto.primitives import fields, open_one
 from privfl.crypto.primitives.fields import Malformed
@@ -43,6 +46,34 @@ def _bound(now: TwoServerParameters, position: int, packed: Buffer) -> bytes:
 def parted(body: memoryview) -> tuple[bytes, memoryview, memoryview]:
     """Of a client's body for the first server: its seed, the tag, the packed row."""
     return bytes(body[:SEED_SIZE]), body[SEED_SIZE:FIXED_HEAD], body[FIXED_HEAD:]
+
+
+def joined(
+    front: bytes,
+    bodies: dict[int, npt.NDArray[np.uint8]],
+    members: Sequence[int],
+    end: bytes,
+) -> tuple[memoryview, dict[int, npt.NDArray[np.uint8]]]:
+    """One letter of these clients' tagged rows between its front and its end, and each of them
+    where it lies in the letter, by place. ``bodies`` are clients' bodies for the first server,
+    which are let go of one by one: no two copies of all rows lie in memory.
+    """
+    each = len(bodies[members[0]]) - SEED_SIZE
+    letter = np.empty(len(front) + each * len(members) + len(end), dtype=np.uint8)
+    letter[: len(front)] = np.frombuffer(front, dtype=np.uint8)
+    letter[len(letter) - len(end) :] = np.frombuffer(end, dtype=np.uint8)
+    rows: dict[int, npt.NDArray[np.uint8]] = {}
+    for at, place in enumerate(members):
+        start = len(front) + each * at
+        rows[place] = letter[start : start + each]
+        rows[place][:] = bodies.pop(place)[SEED_SIZE:]
+    letter.flags.writeable = False
+    return letter.data, rows
+
+
+def packed_row(row: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A tagged row without its tag."""
+    return row[_TAG:]
 
 
 def digest_of(now: TwoServerParameters, server: PartyId, position: int, seed: bytes) -> bytes:

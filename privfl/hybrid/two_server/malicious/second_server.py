@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from privfl.core import Buffer, KeepsSecrets, Mail, PartyId, PartyKeys, client_of
 from privfl.crypto.abort import StageAbort
@@ -64,7 +65,7 @@ class FixedSecondServer(KeepsSecrets):
     sent: int = 0
     own: bytes = b""
     coin: bytes = b""
-    rows: dict[int, bytes] = field(default_factory=dict)
+    rows: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
     unknown: bool = False
     direction: Direction | None = None
     waiting: list[bytes] = field(default_factory=list)
@@ -124,7 +125,7 @@ class FixedSecondServer(KeepsSecrets):
         for position, row in zip(members, rows, strict=True):
             tag, packed = parted_row(row)
             if is_tagged(now, self.seeds[position][SEED_SIZE:], position, tag, packed):
-                self.rows[position] = bytes(packed)
+                self.rows[position] = np.frombuffer(packed, dtype=np.uint8)
         now.enough("agree", self.rows)
         self.unknown, self.own = told == UNKNOWN, secrets.token_bytes(SEED_SIZE)
         self.coin = coin_of(now, head[:SEED_SIZE], self.half or b"")
@@ -140,14 +141,15 @@ class FixedSecondServer(KeepsSecrets):
     def _begin(self, body: Buffer) -> Mail:
         now, recipe = self.now, self.recipe
         if now.signs:
+            packed = {i: row.data for i, row in self.rows.items()}
             begun = begin_signs(
-                now, recipe, self.own, body, self.rows, False, self.direction, memory={}
+                now, recipe, self.own, body, packed, False, self.direction, memory={}
             )
             return self._go(begun)
 
         def rows(left: list[int]) -> tuple[SeedRows, MaskedRows]:
-            fixed = [np.frombuffer(self.rows[i], dtype=np.uint8) for i in left]
-            return SeedRows([self.seeds[i][:SEED_SIZE] for i in left]), MaskedRows(fixed)
+            fixed = MaskedRows([self.rows[i] for i in left])
+            return SeedRows([self.seeds[i][:SEED_SIZE] for i in left]), fixed
 
         begun = begin(
             now,

@@ -23,7 +23,7 @@ from privfl.hybrid.two_server.between_servers import (
 from privfl.hybrid.two_server.fixed_rows import FixedRows
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.malicious.begin import LEFT_OUT, begin, begin_signs
-from privfl.hybrid.two_server.malicious.letters import digests, parted
+from privfl.hybrid.two_server.malicious.letters import digests, joined, packed_row
 from privfl.hybrid.two_server.parameters import (
     DEAL,
     HELD,
@@ -60,7 +60,9 @@ class FixedFirstServer(KeepsSecrets):
     ending: Ending = field(default_factory=Ending)
     memory: dict[Shared, U64] = field(default_factory=dict)
     sent: int = 0
-    bodies: dict[int, bytes] = field(default_factory=dict)
+    bodies: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    given: dict[int, bytes] = field(default_factory=dict)
+    rows: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
     excluded: dict[PartyId, str] = field(default_factory=dict)
     theirs: bytes = b""
     asked: tuple[int, ...] = ()
@@ -78,6 +80,8 @@ class FixedFirstServer(KeepsSecrets):
             direction=without_values(self.direction),
             ending=Ending(),
             bodies={},
+            given={},
+            rows={},
             excluded={},
             asked=(),
             waiting=[],
@@ -114,7 +118,7 @@ class FixedFirstServer(KeepsSecrets):
 
     def _hear(self, who: PartyId, body: Buffer) -> None:
         if found := hear_vector(self.now, who, body, self.excluded):
-            self.bodies.setdefault(found[0], bytes(found[1]))
+            self.bodies.setdefault(found[0], np.frombuffer(found[1], dtype=np.uint8))
 
     def _from_second(self, body: Buffer) -> Mail:
         if not self.asked:
@@ -140,30 +144,28 @@ class FixedFirstServer(KeepsSecrets):
         keys, head = key_and_head(
             now, self.second, self.key, self.half, self.direction, self.unknown
         )
-        rows = [memoryview(self.bodies[i])[SEED_SIZE:] for i in left]
-        seeds = {i: self.bodies[i][:SEED_SIZE] for i in left}
+        self.given = {i: self.bodies[i][:SEED_SIZE].tobytes() for i in left}
         named = seal_to(
             self.dealer,
-            self.seed + digests(now, "server", seeds),
+            self.seed + digests(now, "server", self.given),
             now.bound_to("deal", "server"),
             now.library,
         )
-        return {
-            "server/1": now.write(MASKED, len(self.second), members, keys, *rows, head),
-            "dealer": now.write(DEAL, 0, members, named),
-        }
+        front = now.write(MASKED, len(self.second), members, keys)
+        letter, self.rows = joined(front, self.bodies, left, head)
+        self.bodies = {}
+        return {"server/1": letter, "dealer": now.write(DEAL, 0, members, named)}
 
     def _begin(self, body: Buffer) -> Mail:
         now, recipe = self.now, self.recipe
         if now.signs:
-            packed = {i: parted(memoryview(self.bodies[i]))[2] for i in self.asked}
+            packed = {i: packed_row(self.rows[i]).data for i in self.asked}
             known = (self.direction, self.memory)
             return self._go(begin_signs(now, recipe, self.seed, body, packed, True, *known))
 
         def rows(left: list[int]) -> tuple[FixedRows, MaskedRows]:
-            pieces = [parted(memoryview(self.bodies[i])) for i in left]
-            fixed = MaskedRows([_array(packed) for _, _, packed in pieces])
-            return FixedRows(fixed, SeedRows([seed for seed, _, _ in pieces])), fixed
+            fixed = MaskedRows([packed_row(self.rows[i]) for i in left])
+            return FixedRows(fixed, SeedRows([self.given[i] for i in left])), fixed
 
         begun = begin(
             now,
@@ -187,7 +189,7 @@ class FixedFirstServer(KeepsSecrets):
         self.machine = machine
         for i in set(self.asked) - set(machine.positions):
             self.excluded.setdefault(self.now.name(i), LEFT_OUT)
-        self.bodies = {}
+        self.given, self.rows = {}, {}
         return self._advance(b"".join(self.waiting))
 
     def _advance(self, content: Buffer) -> Mail:
@@ -196,7 +198,3 @@ class FixedFirstServer(KeepsSecrets):
             return {}
         self.sent += 1
         return {"server/1": frames_letter(self.now, self.key, "server", self.sent, frames)}
-
-
-def _array(packed: memoryview) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(packed, dtype=np.uint8)

@@ -1,0 +1,192 @@
+"""Generators against the shared model: what they make is of the class, works from released models
+alone, and is called no member's sample unless members lie nearer than others.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from privfl import Federation
+from privfl.attacks import (
+    ClientGAN,
+    Knowledge,
+    NotApplicable,
+    NotFound,
+    Reconstruction,
+    ServerGAN,
+)
+from privfl.audit import named_attacks
+from privfl.audit.games import isolated
+from privfl.audit.representatives import class_likeness
+from privfl.config import AuditConfig
+from privfl.core import ConfigError, Dataset, LocalPlan
+from privfl.crypto import SecAgg
+from privfl.data import load
+from privfl.dp import Clip
+from privfl.engine import Attacker
+from privfl.models import initialised, mlp
+from privfl.training import LocalSGD
+
+WANTED, FAKE = 0, 10
+SUMMED = {"bound": Clip(l2=1.0), "channel": SecAgg(fidelity="ideal", bits=24)}
+SGD = LocalSGD(lr=0.2, plan=LocalPlan(32, epochs=2))
+
+
+def part(data, index, classes=11):
+    return Dataset(data.x[index], data.y[index], classes, span=data.span)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits").train
+
+
+@pytest.fixture(scope="module")
+def clients(digits):
+    """Two who hold the digits 0 to 4, and one, the attacker, who holds the others."""
+    small, large = ((digits.y < 5) == low for low in (True, False))
+    small, large = small.nonzero().squeeze(1), large.nonzero().squeeze(1)
+    return [part(digits, small[:150]), part(digits, small[150:300]), part(digits, large[:150])]
+
+
+@pytest.fixture(scope="module")
+def judge(digits):
+    """Another classifier, on other samples."""
+    net = initialised(mlp, (1, 8, 8), 10, seed=9, hidden=(32,))
+    adam, other = torch.optim.Adam(net.parameters(), 0.01), part(digits, slice(900, None), 10)
+    for _ in range(40):
+        adam.zero_grad()
+        nn.functional.cross_entropy(net(other.x), other.y).backward()
+        adam.step()
+    return net
+
+
+def play(clients, attack, rounds, **parts):
+    made = federation(clients, rounds, attackers=[Attacker("gan", attack, frozenset([2]))], **parts)
+    run = made.run()
+    return [run.view("client(2)", number) for number in range(rounds)]
+
+
+def federation(clients, rounds, **parts):
+    net = initialised(mlp, (1, 8, 8), 11, seed=0, hidden=(32,))
+    return Federation(
+        net,
+        clients,
+        clients[0],
+        rounds=rounds,
+        training=SGD,
+        executor="sequential",
+        audit=AuditConfig(keep="all"),
+        **parts,
+    )
+
+
+def test_a_client_learns_what_a_class_looks_like_that_it_does_not_hold(clients, judge):
+    """Also where updates are summed: all that it reads is the released model."""
+    assert not bool((clients[2].y == WANTED).any())
+    attack = ClientGAN(wanted=WANTED, labelled=FAKE, steps=20, fakes=32, lr=0.2)
+    told = attack.run(play(clients, attack, 6, **SUMMED))
+    assert not isinstance(told, Reconstruction)
+    assert "no member's sample" in str(told)
+    with torch.no_grad():
+        right = float((judge(told.samples).argmax(dim=1) == WANTED).float().mean())
+        own = judge(clients[2].x.mean(dim=0)[None]).argmax()  # all that it has without the model
+    assert right > 0.5
+    assert int(own) != WANTED
+
+
+def test_fakes_change_what_is_sent_and_a_passive_twin_sends_what_is_honest(clients):
+    active = ClientGAN(wanted=WANTED, labelled=FAKE, steps=2, lr=0.2)
+    sent = [
+        play(clients, attack, 1)[0].own[2].delta
+        for attack in (active, replace(active, active=False), replace(active, fakes=8))
+    ]
+    assert not torch.equal(sent[0], sent[1])
+    assert not torch.equal(sent[0], sent[2])
+    assert float(sent[1].norm()) > 0
+
+
+def test_classes_that_are_not_there_are_refused_by_name(clients):
+    with pytest.raises(ConfigError, match="wanted and labelled are both 3"):
+        ClientGAN(wanted=3, labelled=3)
+    attack = ClientGAN(wanted=11, labelled=0, steps=1)
+    assert "class 11" in attack.run(play(clients, replace(attack, wanted=1), 1)).reason
+
+
+def likeness(found, digits, judge, blind=None):
+    """Members and held-out samples of one class, the first half of it each."""
+    own = digits.x[digits.y == WANTED]
+    members, others = own[0:80:2], own[1:80:2]
+    guess = own[80:].mean(dim=0) if blind is None else blind
+    return class_likeness(found(members), WANTED, members, others, guess, judge, peak=16 / 6)
+
+
+def test_what_repeats_members_is_told_as_such(digits, judge):
+    told = likeness(lambda members: members[:20], digits, judge)
+    assert told.nearer.low > 0.5
+    assert told.to_member < told.to_held_out
+    assert "more than" in str(told)
+
+
+def test_a_class_mean_is_no_members_sample(digits, judge):
+    """The mean of the members themselves is right to every classifier, as near to the class as can
+    be, and tells no member from others.
+    """
+    told = likeness(lambda members: members.mean(dim=0)[None], digits, judge)
+    assert told.right.value == 1.0
+    assert told.psnr > told.blind_psnr
+    assert told.nearer.holds(0.5)
+    assert "no reconstruction of samples" in str(told)
+
+
+def test_intervals_hold_the_null_where_members_are_dealt_afterwards(digits, judge):
+    own = digits.x[digits.y == WANTED]
+    held = []
+    for seed in range(40):
+        rng = torch.Generator().manual_seed(seed)
+        dealt = own[torch.randperm(len(own), generator=rng)]
+        parts = (dealt[:10], dealt[10:50], dealt[50:90])
+        found, members, others = parts
+        guess = dealt[90:].mean(dim=0)
+        told = class_likeness(found, WANTED, members, others, guess, judge)
+        held.append(told.nearer.holds(0.5))
+    assert sum(held) >= 34  # of 40 at 95 %, under which 1 in 1,000 is
+
+
+def test_a_server_learns_a_clients_class_and_of_a_sum_nobodys_in_particular(digits, clients, judge):
+    knows = Knowledge(auxiliary=part(digits, slice(700, 900)), seed=1)
+    attack = ServerGAN(wanted=WANTED, client=0, steps=40, matched=4, iterations=10, samples=16)
+    run = federation(clients, 4).run()
+    told = attack.run([run.view("server", number) for number in range(4)], knows)
+    with torch.no_grad():
+        right = float((judge(told.samples).argmax(dim=1) == WANTED).float().mean())
+    assert right > 0.5
+    assert told.notes["rounds with an identity"] == 4
+    assert "client 0's updates" in str(told)
+    summed = federation(clients, 2, **SUMMED).run()
+    hidden = [summed.view("server", number) for number in range(2)]
+    assert isinstance(attack.run(hidden, knows), NotApplicable)
+    everybody = replace(attack, target="sum", client=None, steps=2).run(hidden, knows)
+    assert everybody.notes["rounds with an identity"] == 0
+    assert "sums" in str(everybody)
+
+
+def test_without_samples_of_its_own_a_server_says_what_it_lacks(clients):
+    view = federation(clients, 1).run().view("server", 0)
+    assert isinstance(ServerGAN(wanted=1).run(view), NotFound)
+
+
+def test_an_isolated_client_goes_on_from_its_own_model_and_is_refused_in_a_sum(clients):
+    alone = isolated(federation(clients, 2), 0, rounds=2)
+    assert torch.equal(alone[0].bases[0], alone[0].before)
+    assert torch.equal(alone[1].bases[0], alone[0].before + alone[0].rows.values[0])
+    assert not torch.equal(alone[1].bases[0], alone[1].before)
+    summed = isolated(federation(clients, 2, **SUMMED), 0, rounds=2)
+    assert summed[1].total.count == 2
+
+
+def test_an_audit_scores_none_of_it_as_samples():
+    with pytest.raises(ConfigError, match="scored by no game"):
+        named_attacks([{"name": "server_gan", "wanted": 1}])
