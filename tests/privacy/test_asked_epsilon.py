@@ -24,7 +24,7 @@ CONFIG = {
     "executor": "sequential",
     "bound": {"name": "clip", "l2": 0.5},
 }
-SHARES = {"name": "secagg", "bits": 20, "fidelity": "ideal"}
+SHARES = {"name": "secagg", "bits": 16, "fidelity": "ideal"}
 
 
 @pytest.mark.parametrize(
