@@ -11,7 +11,7 @@ from privfl.audit.score import membership, null_membership, pictures, proportion
 
 BASE = {
     "data": {"name": "digits", "clients": 6, "partition": {"name": "iid"}},
-    "model": {"name": "mlp", "hidden": [64]},
+    "model": {"name": "mlp", "hidden": [32]},
     "training": {"name": "sgd", "lr": 0.1, "batch_size": 16},
     "rounds": 2,
     "executor": "stacked",
