@@ -17,6 +17,7 @@ CLIPPED = {
     "bound": {"name": "clip", "l2": 1.0},
     "aggregator": {"name": "krum", "f": 6, "m": 8},
     "rounds": 20,
+    "executor": "stacked",
 }
 
 
