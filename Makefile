@@ -5,6 +5,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DOCS_STAMP := .venv/.installed-docs
 SOURCES := privfl benchmarks tests examples docs/hooks
+# what one process compiled, the hundreds of others that tests begin load
+export PYTHONDONTWRITEBYTECODE :=
 QUIET := --quiet --disable-pip-version-check
 PIP := $(BIN)/pip install $(QUIET) --constraint constraints.txt
 # compat: so that type checkers see the package

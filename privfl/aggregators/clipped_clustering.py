@@ -8,8 +8,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from privfl.aggregators.base import MemoryRule, combine, majority
@@ -58,6 +56,9 @@ class ClippedClustering(MemoryRule[NormHistory]):
     def _decide(
         self, rows: Rows, lost: int, state: NormHistory, context: Context
     ) -> tuple[Verdict[Tensor], NormHistory]:
+        from scipy.cluster.hierarchy import fcluster, linkage
+        from scipy.spatial.distance import squareform
+
         inner = gram(rows.values, exact=True).cpu()
         norms = inner.diagonal().clamp(min=0).sqrt()
         seen = torch.cat([state.norms, norms])

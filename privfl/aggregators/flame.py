@@ -9,8 +9,6 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
-from scipy.cluster.hierarchy import cophenet, linkage
-from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from privfl.aggregators.base import InHull, Memoryless, combine, majority
@@ -110,6 +108,9 @@ def linkage_heights(
     distances: Float[Tensor, "n n"], kept: Bool[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
     """The height at which single linkage joins each row to another one that is kept."""
+    from scipy.cluster.hierarchy import cophenet, linkage
+    from scipy.spatial.distance import squareform
+
     n = len(distances)
     if n < 2:
         return torch.zeros(n, dtype=torch.float64)

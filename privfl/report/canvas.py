@@ -37,3 +37,13 @@ def figure_of(width: float, height: float) -> Any:
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def arrange(figure: Any) -> None:
+    """Give each part of a figure its place once and for all: matplotlib would measure all text in
+    vectors, which takes several times as long, and draw the figure once more to do it.
+    """
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)

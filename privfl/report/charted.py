@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from privfl.core import PICTURES
-from privfl.report.canvas import BLUE, GREEN, GRID, INK, ORANGE, SOFT
+from privfl.report.canvas import BLUE, GREEN, GRID, INK, ORANGE, SOFT, arrange
 from privfl.report.tables import csv_of
 
 _COLOURS = {
@@ -40,6 +40,7 @@ class Charted:
     def png(self) -> bytes:
         """The bytes of a PNG file, the same for the same figure."""
         out = io.BytesIO()
+        arrange(self.figure)
         self.figure.savefig(out, format="png", metadata={"Software": None})
         return out.getvalue()
 
@@ -50,6 +51,7 @@ class Charted:
     def svg(self, name: str) -> str:
         """The figure as a file of vectors, the same for the same figure and name."""
         out = io.StringIO()
+        arrange(self.figure)
         with PICTURES.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
             self.figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
         return out.getvalue()

@@ -8,8 +8,6 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from scipy.stats import binom
-
 from privfl.core import ClientId, ConfigError, Sampling
 from privfl.wrapper.names import Names
 
@@ -29,6 +27,8 @@ def require_drawn(n: int, sampling: Sampling) -> None:
     each = population * (rate if sampling.scheme == "fixed_size" else 1) * (1 + 1e-9)
     many, few = n > each, n < math.floor(each)
     if sampling.scheme == "poisson":
+        from scipy.stats import binom
+
         many |= binom.logsf(n - 1, population, rate) < _NEVER
         few = binom.logcdf(n, population, rate) < _NEVER
     elif sampling.scheme in ("shuffled", "arrival"):
@@ -79,6 +79,8 @@ class Turns:
         most = max(cohort, key=lambda client: self.by_client[client], default=None)
         if most is None:
             return
+        from scipy.stats import binom
+
         times, rounds = self.by_client[most] + 1, self.rounds + 1
         chance = binom.logsf(times - 1, rounds, sampling.rate) + math.log(sampling.population)
         if chance < _NEVER:

@@ -115,7 +115,8 @@ def copy(tmp_path_factory):
     for name in COPIED:
         there = ROOT / name
         if there.is_dir():
-            ignored = shutil.ignore_patterns("__pycache__", "figures")
+            # what is compiled goes along, and is taken where its source is still that old
+            ignored = shutil.ignore_patterns("figures")
             shutil.copytree(there, root / name, ignore=ignored)
         else:
             shutil.copy(there, root / name)

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from statistics import NormalDist
 
+import mpmath
 import numpy as np
 import pytest
 from dp_accounting.pld import privacy_loss_distribution as pld
@@ -13,7 +14,7 @@ from scipy.stats import binom
 
 from privfl.core import Charge, DpEvent, Ledger, Sampling
 from privfl.dp import Release, TradeOff, group_epsilon, risk_of, statement
-from privfl.dp.accounting.pld import pld_epsilon, pld_profile
+from privfl.dp.accounting.pld import _total, pld_epsilon, pld_profile
 from privfl.dp.accounting.profile import profile
 
 VECTORS = [  # z, rate, steps; TPR at FPR .001, .01, .1; advantage (riskcal agrees to 1e-4)
@@ -55,10 +56,38 @@ def test_no_test_does_better_by_what_renyi_dp_proves_than_by_the_loss_distributi
 
 def test_a_profile_is_dp_accountings_own_at_negative_epsilons_too():
     releases = {Release.gaussian(1.0, rate=0.1): 30}
-    total = pld.from_gaussian_mechanism(1.0, sampling_prob=0.1).self_compose(30)
+    theirs = pld.from_gaussian_mechanism(1.0, sampling_prob=0.1).self_compose(30)
+    same = pld.PrivacyLossDistribution(*_total(tuple(releases.items())))
     for epsilon in (-3.0, -0.5, 0.0, 0.7, 2.0, 5.0):
         ours = pld_profile(releases, np.array([epsilon]))[0]
-        assert ours == pytest.approx(total.get_delta_for_epsilon(epsilon), rel=1e-9, abs=1e-15)
+        assert ours == pytest.approx(same.get_delta_for_epsilon(epsilon), rel=1e-9, abs=1e-15)
+        assert ours == pytest.approx(theirs.get_delta_for_epsilon(epsilon), rel=1e-9, abs=1e-14)
+
+
+@pytest.mark.parametrize(("q", "z"), [(1.0, 2.0), (0.1, 1.0), (0.01, 0.5), (0.9, 3.0)])
+def test_at_a_point_of_the_grid_the_divergence_is_that_of_forty_digits(q, z):
+    def beyond(x, mean):
+        return mpmath.ncdf((mean - x) / z)
+
+    def exact(epsilon):
+        """The larger direction of (1-q) N(0) + q N(1) against N(0)."""
+        far = [mpmath.inf, mpmath.inf]  # where the ratio is exp(epsilon), and where exp(-epsilon)
+        for i, odds in enumerate((mpmath.exp(epsilon), mpmath.exp(-epsilon))):
+            inside = (odds - 1 + q) / q
+            far[i] = z * z * mpmath.log(inside) + 0.5 if inside > 0 else -mpmath.inf
+        there = (1 - q) * beyond(far[0], 0) + q * beyond(far[0], 1)
+        there -= mpmath.exp(epsilon) * beyond(far[0], 0)
+        back = 1 - beyond(far[1], 0)
+        back -= mpmath.exp(epsilon) * (
+            (1 - q) * (1 - beyond(far[1], 0)) + q * (1 - beyond(far[1], 1))
+        )
+        return float(max(there, back))
+
+    for epsilon in (-2.0, -0.05, 0.0, 0.3, 1.2, 4.0):
+        with mpmath.workdps(40):
+            true = exact(mpmath.mpf(epsilon))
+        ours = pld_profile({Release.gaussian(z, rate=q, scheme="poisson"): 1}, np.array([epsilon]))
+        assert ours[0] == pytest.approx(true, rel=1e-9, abs=1e-15)
 
 
 def test_what_renyi_dp_bounds_is_above_the_loss_distribution_everywhere():

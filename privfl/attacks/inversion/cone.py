@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float
-from scipy.optimize import linprog
 from torch import Tensor, nn
 
 from privfl.attacks.inference import Observed
@@ -96,6 +95,8 @@ def _rays(
     """Extreme rays of {q : A q >= 0}, until objectives in what is left of the space find no more,
     or ``most`` programs were solved; and how many were.
     """
+    from scipy.optimize import linprog
+
     rays: list[Tensor] = []
     tried, pivots = 0, _PIVOTS * (len(A) + b)
     basis = torch.empty(0, b, dtype=torch.float64)

@@ -10,7 +10,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.optimize import nnls
 from torch import Tensor
 
 from privfl.attacks.inference import Family, Lacking, Observed, Target, Targeted, observe, recipe
@@ -158,6 +157,8 @@ def _shares(A: Tensor, mean: Tensor, *, free_scale: bool) -> Tensor:
     """Non-negative shares that sum to one (where the scale is known) and explain the mean
     gradient.
     """
+    from scipy.optimize import nnls
+
     if free_scale:
         solved, _ = nnls(A.numpy(), mean.numpy())
     else:

@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import torch
 from jaxtyping import Float
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from privfl.attacks.inference import Observed
@@ -91,6 +90,8 @@ def psnr(found: Tensor, true: Tensor) -> float:
     >>> round(psnr(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.1], [0.1]])), 3)
     20.0
     """
+    from scipy.optimize import linear_sum_assignment
+
     if len(found) < len(true):
         found = torch.cat([found, found[-1:].expand(len(true) - len(found), *found.shape[1:])])
     errors = torch.cdist(true.flatten(1).double(), found.flatten(1).double()).square()

@@ -11,7 +11,6 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from privfl.attacks.inference import Family, Lacking, Observed, Target, Targeted, observe, recipe
@@ -151,6 +150,8 @@ def _aligned(
     """The records in the order in which they are most like the others, each with its label; of the
     columns that vary.
     """
+    from scipy.optimize import linear_sum_assignment
+
     varies = deviation > _STILL
     scale = deviation[varies]
     apart = torch.cdist(like[:, varies] / scale, end[:, varies] / scale)

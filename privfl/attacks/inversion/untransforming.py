@@ -10,7 +10,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from privfl.attacks.inference import Family, Inference, Lacking, Observed, auxiliary, recipe
@@ -228,6 +227,8 @@ def _dealt(
     shown: Float[Tensor, "n d"], images: Float[Tensor, "n d"], maps: Maps, prior: Prior
 ) -> list[_Seen]:
     """Which image each transformed one of a round is of, and by which map."""
+    from scipy.optimize import linear_sum_assignment
+
     with torch.no_grad():
         taken = torch.stack([way(images.reshape(-1, *prior.shape)).flatten(1) for way in maps])
         span = prior.high - prior.low

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 
-from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr
 
 from privfl.core import ConfigError
@@ -48,6 +47,8 @@ def gaussian_epsilon(noise_multiplier: int | float, delta: float) -> float:
 
     if excess(0.0) <= 0:
         return 0.0
+    from scipy.optimize import brentq
+
     high = 1.0
     while excess(high) > 0:
         high *= 2

@@ -14,14 +14,13 @@ k equal contributions attain it. What holds of k holds of fewer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.special import log_ndtr, ndtr
-from scipy.stats import binom
+from scipy.special import gammaln, log_ndtr, ndtr, xlog1py, xlogy
 
 from privfl.dp.accounting.binomial import Array
+from privfl.dp.accounting.grid import connected
 from privfl.dp.accounting.sampled_gaussian import blocks, grid, log_moment
 
 _TAIL = 1e-20
@@ -78,8 +77,6 @@ def loss_distributions(q: float, z: float, k: int, gap: float) -> tuple[Any, Any
     of this gap, pessimistic, from the exact hockey-stick divergences at its points (Doroshenko et
     al. 2022, connect the dots). None where the grid would have millions of points.
     """
-    from dp_accounting.pld import pld_pmf
-
     least = math.floor(k * math.log1p(-q) / gap)
     far = _far(q, z, k)
     top = math.ceil(float(log_ratio(np.array([far]), q, z, k)[0]) / gap)
@@ -98,11 +95,7 @@ def loss_distributions(q: float, z: float, k: int, gap: float) -> tuple[Any, Any
     below = at <= k * math.log1p(-q)
     deltas[below] = -np.expm1(at[below])  # P exceeds so small a share of N(0) everywhere
     reverse[below] = 0.0
-    create: Callable[..., Any] = pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap
-    return (
-        create(gap, least, top, _falling(deltas)),
-        create(gap, -top, -least, _falling(reverse[::-1])),
-    )
+    return connected(gap, least, deltas), connected(gap, -top, reverse[::-1])
 
 
 def _log_sum(logs: Array) -> Array:
@@ -111,14 +104,11 @@ def _log_sum(logs: Array) -> Array:
     return np.asarray(np.log(np.exp(logs - top).sum(axis=-1)) + top[..., 0], dtype=np.float64)
 
 
-def _falling(deltas: Array) -> Array:
-    return np.asarray(np.minimum.accumulate(np.clip(deltas, 0.0, 1.0)), dtype=np.float64)
-
-
 def _heads(q: float, k: int) -> tuple[Array, Array]:
     """How many heads there can be [k + 1], and the log of their chances."""
     j = np.arange(k + 1, dtype=np.float64)
-    return j, np.asarray(binom.logpmf(j, k, q), dtype=np.float64)
+    ways = gammaln(k + 1) - gammaln(j + 1) - gammaln(k - j + 1)
+    return j, np.asarray(ways + xlogy(j, q) + xlog1py(k - j, -q), dtype=np.float64)
 
 
 def _far(q: float, z: float, k: int) -> float:

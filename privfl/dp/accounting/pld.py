@@ -16,9 +16,12 @@ from privfl.core import ConfigError
 from privfl.dp.accounting import mixture
 from privfl.dp.accounting.binomial import Array
 from privfl.dp.accounting.classical import gaussian_epsilon
+from privfl.dp.accounting.grid import connected, joined, least_epsilon, repeated
 from privfl.dp.accounting.release import Release
 
 GRID = 1e-4
+_FAR = 10.0
+"""Standard deviations at which the grid of a Gaussian ends: what lies beyond is infinite."""
 _TAIL = 9.5
 """Standard deviations at which a Gaussian's tail is given up to infinity: a probability of
 1e-21.
@@ -58,8 +61,8 @@ def pld_profile(releases: Mapping[Release, int], epsilons: Array) -> Array:
     total = _total(whole)
     if total is None:
         return np.ones_like(epsilons)
-    ways = {id(one): one for one in (total._pmf_remove, total._pmf_add)}.values()
-    return np.asarray(np.max([_deltas(one, epsilons) for one in ways], axis=0), dtype=np.float64)
+    ways = [_deltas(one, epsilons) for one in total]
+    return np.asarray(np.max(ways, axis=0), dtype=np.float64)
 
 
 def _deltas(losses: Any, epsilons: Array) -> Array:
@@ -83,7 +86,14 @@ def _epsilon(releases: tuple[tuple[Release, int], ...], delta: float) -> float:
     if alone is not None:
         return gaussian_epsilon(alone, delta)  # one Gaussian needs no grid
     total = _total(releases)
-    return math.inf if total is None else float(total.get_epsilon_for_delta(delta))
+    if total is None:
+        return math.inf
+    return max(least_epsilon(one, delta) for one in total)
+
+
+def _ways(total: Any) -> list[Any]:
+    """The loss distributions of both directions; one, where they are the same."""
+    return list({id(one): one for one in (total._pmf_remove, total._pmf_add)}.values())
 
 
 def _one_gaussian(releases: Iterable[tuple[Release, int]]) -> float | None:
@@ -96,17 +106,23 @@ def _one_gaussian(releases: Iterable[tuple[Release, int]]) -> float | None:
 
 
 @lru_cache(maxsize=4)
-def _total(releases: tuple[tuple[Release, int], ...]) -> Any:
-    """The loss distribution of all; None where one carries no noise."""
-    total: Any = None
+def _total(releases: tuple[tuple[Release, int], ...]) -> tuple[Any, ...] | None:
+    """The loss distributions of all in both directions; one, where they are the same. None where a
+    release carries no noise.
+    """
+    total: tuple[Any, ...] | None = None
     for release, count in _merged(releases):
         if _silent(release):
             return None
-        step = _distribution(release)
         # a bound on the tail that overflows is infinite, and another order's is taken
         with np.errstate(over="ignore"):
-            one = step.self_compose(count) if count > 1 else step
-            total = one if total is None else total.compose(one)
+            step = tuple(repeated(one, count) for one in _ways(_distribution(release)))
+            if total is None:
+                total = step
+            else:
+                both = max(len(total), len(step))
+                pairs = zip(*(w * (both // len(w)) for w in (total, step)), strict=True)
+                total = tuple(joined(*pair) for pair in pairs)
     return total
 
 
@@ -140,17 +156,15 @@ def _distribution(release: Release) -> Any:
             return _without_replacement(q, z)
         if release.group > 1:
             return _of_group(q, z, release.group)
-        replaced = release.relation == "replace_one" and release.amplified
+        if not (release.relation == "replace_one" and release.amplified):
+            return _gaussian(q, z)
         # dp-accounting takes sigma over C and doubles the sensitivity itself under REPLACE_ONE;
         # ours is over 2C there
-        relation = (
-            NeighboringRelation.REPLACE_ONE if replaced else NeighboringRelation.ADD_OR_REMOVE_ONE
-        )
         return pld.from_gaussian_mechanism(
-            2 * z if replaced else z,
+            2 * z,
             value_discretization_interval=GRID,
             sampling_prob=q,
-            neighboring_relation=relation,
+            neighboring_relation=NeighboringRelation.REPLACE_ONE,
         )
     if name == "laplace" and not (
         release.amplified and (release.scheme == "fixed_size" or release.relation == "replace_one")
@@ -174,6 +188,31 @@ def _distribution(release: Release) -> Any:
     )
 
 
+def _gaussian(q: float, z: float) -> Any:
+    """Poisson sampling, or everybody (q = 1), from the exact hockey-stick divergences at all points
+    of the grid at once (Doroshenko et al. 2022, connect the dots): what dp-accounting's own
+    from_gaussian_mechanism computes, one point after the other in Python.
+    """
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    def loss(x: float) -> float:
+        tilt = (2 * x - 1) / (2 * z * z)
+        return tilt if q == 1 else float(np.logaddexp(math.log1p(-q), math.log(q) + tilt))
+
+    low, high = (math.floor(loss(-_FAR * z) / GRID), math.ceil(loss(1 + _FAR * z) / GRID))
+    at = np.arange(low, high + 1) * GRID
+    with np.errstate(divide="ignore", invalid="ignore"):
+        odds = at if q == 1 else np.log(np.maximum(np.expm1(at) + q, 0.0) / q)
+        x = np.maximum(z * odds + 1 / (2 * z), -40.0)  # over z; nothing lies below -40
+    shift = 1 / z
+    above = (1 - q) * ndtr(-x) + q * ndtr(shift - x) - np.exp(at + log_ndtr(-x))
+    there = connected(GRID, low, above)
+    if q == 1:
+        return pld.PrivacyLossDistribution(there)
+    below = ndtr(x) - np.exp(-at) * ((1 - q) * ndtr(x) + q * ndtr(x - shift))
+    return pld.PrivacyLossDistribution(there, connected(GRID, -high, below[::-1]))
+
+
 def _of_group(q: float, z: float, k: int) -> Any:
     """Poisson sampling where neighbours differ in k contributions."""
     from dp_accounting.pld import privacy_loss_distribution as pld
@@ -195,7 +234,6 @@ def _without_replacement(q: float, z: float) -> Any:
     dominating pair is symmetric; the one-sided pair of Poisson sampling would understate a
     composition.
     """
-    from dp_accounting.pld import pld_pmf
     from dp_accounting.pld import privacy_loss_distribution as pld
 
     top = math.log1p(q * math.expm1(1 / (2 * z * z) + _TAIL / z))
@@ -204,10 +242,8 @@ def _without_replacement(q: float, z: float) -> Any:
     upper = q * _gaussian_delta(np.log1p(np.expm1(half) / q), z)
     lower = -np.expm1(-half) + np.exp(-half) * upper
     middle = q * _gaussian_delta(np.zeros(1), z)
-    deltas = np.minimum.accumulate(np.concatenate([lower[::-1], middle, upper]))
-    return pld.PrivacyLossDistribution(
-        pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(GRID, -n, n, deltas)
-    )
+    deltas = np.concatenate([lower[::-1], middle, upper])
+    return pld.PrivacyLossDistribution(connected(GRID, -n, deltas))
 
 
 def _gaussian_delta(epsilon: Array, z: float) -> Array:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.signal import lfilter
 from scipy.special import expit
 
 from privfl.core import Participation, require
@@ -53,6 +51,8 @@ class Banded:
 @lru_cache(maxsize=64)
 def _fitted(bands: int, run: Participation) -> Array:
     """The diagonals: each a share, a sigmoid of a free number, of the one before."""
+    from scipy.optimize import minimize
+
     if bands == 1:
         return np.ones(1)
     start = square_root(bands)
@@ -73,6 +73,8 @@ def _diagonals(free: Array) -> Array:
 
 def _loss(free: Array, run: Participation) -> tuple[float, Array]:
     """The log of mean error times squared sensitivity, and its gradient."""
+    from scipy.signal import lfilter
+
     taps, rounds = _diagonals(free), run.rounds
     c = np.zeros(rounds)
     c[: len(taps)] = taps

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.signal import lfilter
 
 from privfl.core import Participation, require
 from privfl.dp.strategies.ring import RingStream
@@ -39,6 +38,8 @@ class Bisr:
 
     def matrix(self, participation: Participation) -> ToeplitzMatrix:
         """C of so many rounds; it is the same however often clients take part."""
+        from scipy.signal import lfilter
+
         rounds = participation.rounds
         taps = inverse_square_root(min(self.bands, rounds))
         inverted = np.zeros(rounds)

@@ -10,7 +10,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 from privfl.core import ConfigError, KeepsSecrets, Participation, Vector, require
@@ -103,6 +102,8 @@ def _fitted(buffers: int, run: Participation) -> tuple[Array, Array]:
     increasing sequence x, whose steps are exp of the free numbers. Where a run is too short for so
     many buffers, some of them vanish in the fit, and there are fewer.
     """
+    from scipy.optimize import minimize
+
     best: tuple[float, Array, Array] | None = None
     for slowest in (0.3, 1.0, 3.0):
         for fastest in (0.5, 2.0):

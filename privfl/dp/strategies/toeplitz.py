@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.signal import lfilter
 
 from privfl.core import ConfigError
 from privfl.dp.strategies import sensitivity
@@ -20,6 +19,8 @@ def inverse(coefficients: Array) -> Array:
     >>> inverse(np.array([1.0, 0.5, 0.0])).tolist()
     [1.0, -0.5, 0.25]
     """
+    from scipy.signal import lfilter
+
     impulse = np.zeros(len(coefficients))
     impulse[0] = 1.0
     last = int(np.flatnonzero(coefficients)[-1])
