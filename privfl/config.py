@@ -16,10 +16,20 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
-from privfl.core import ConfigError, in_words, mapping_in, unknown, value_of, wrong_value
+from privfl.core import (
+    ConfigError,
+    in_words,
+    mapping_in,
+    truth_for_number,
+    unknown,
+    value_of,
+    wrong_value,
+)
 
 
 def _as_part(value: Any) -> Any:
@@ -53,6 +63,14 @@ Parts: TypeAlias = Annotated[list[Part], BeforeValidator(_as_parts)]
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        hint = cls.model_fields[str(info.field_name)].annotation
+        if truth_for_number(value, hint):
+            raise ValueError(f"must be {in_words(hint)}")
+        return value
 
 
 class DataConfig(_Strict):

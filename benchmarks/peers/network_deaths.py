@@ -1,9 +1,10 @@
-"""Nodes that are killed, or stopped past a deadline, as they are handed their envelope number k,
-for every k of a round and everybody who takes part: in Flower's own environment, as `network_run`.
+"""Nodes that are killed, or stopped past a deadline, before they are handed their envelope number
+k, for every k of a round and everybody who takes part: in Flower's own environment, as
+`network_run`.
 
 One SuperLink, nodes as processes of their own, and a ServerApp that plays one round after the other
-in runs of their own. Its wire sends the signal as it hands over an envelope; who was killed is
-started again when its round is over, and wakes up for the next one.
+in runs of their own. Its wire sends the signal before an envelope; who was killed is started again
+when its round is over, and wakes up for the next one.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ def config_of(channel: str) -> dict[str, Any]:
 
 
 class Deadly:
-    """A `wire.Wire` that counts the envelopes of each party and, as it hands ``who`` its number
-    ``at``, sends the process of it a signal.
+    """A `wire.Wire` that counts the envelopes of each party and, before it hands ``who`` its number
+    ``at``, sends the process of it a signal: after that it may have answered.
     """
 
     def __init__(self, wire: Wire, who: PartyId, at: int, process: int, number: int) -> None:
@@ -91,10 +92,10 @@ class Deadly:
         self.counts: dict[PartyId, int] = {}
 
     def send(self, envelopes: Mapping[PartyId, bytes], seconds: float) -> None:
-        """Hand over all, and strike."""
-        self.wire.send(envelopes, seconds)
+        """Strike, and hand over all."""
         if self.who in envelopes and self.counts.get(self.who, 0) == self.at:
             os.killpg(self.process, self.number)
+        self.wire.send(envelopes, seconds)
         for who in envelopes:
             self.counts[who] = self.counts.get(who, 0) + 1
 

@@ -143,7 +143,11 @@ class Counting:
     def _accept(self) -> None:
         while True:
             near, _ = self.socket.accept()
-            far = socket.create_connection(self.to)
+            try:
+                far = socket.create_connection(self.to)
+            except OSError:  # a node looks for a SuperLink that has ended
+                near.close()
+                continue
             for source, sink, up in ((near, far, True), (far, near, False)):
                 threading.Thread(target=self._carry, args=(source, sink, up), daemon=True).start()
 
@@ -179,7 +183,7 @@ def sizes(quick: bool) -> dict[str, Any]:
                 settings["superlink"] = f"{local.HOST}:{relay.port}"
                 path.write_text(yaml.safe_dump(settings))
                 processes.start(node, "node")
-            counts = []
+            counts: list[tuple[int, int]] = []
             for rounds in (fewer, fewer, more):  # the first one also connects
                 before = relay.up, relay.down
                 out = home / f"run-{len(counts)}"

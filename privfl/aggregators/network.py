@@ -190,8 +190,8 @@ def _sums(n: int, f: int, dtype: torch.dtype) -> _Table | None:
     """
     m = n - 2 * f
     rng = torch.Generator().manual_seed(m)
-    columns = torch.empty(64, n).normal_(generator=rng).to(dtype)
-    columns *= torch.empty(64, n).exponential_(generator=rng).to(dtype)
+    columns = torch.empty(64, n, dtype=dtype).normal_(generator=rng)
+    columns *= torch.empty(64, n, dtype=dtype).exponential_(generator=rng)
     wanted = columns[:, f : n - f].mean(dim=1)
     for lanes in (8, 4, 16, 2):
         order = _torchs_order(range(f, n - f), lanes, n)

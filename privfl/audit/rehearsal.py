@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from privfl.core import Channel, ClientId, ConfigError, Dataset, NotVisible, Seeds, View
+from privfl.core.field_values import field_values
 from privfl.engine import Scenario
 from privfl.federation import Federation, Run
 
@@ -101,7 +102,7 @@ def _redrawn(scenario: Scenario, seed: int) -> Scenario:
     would fall out of every comparison, and protect nobody in the audit.
     """
     channel: Channel[Any] = scenario.channel
-    source = getattr(channel, channel.kind.source_field, None)
+    source = field_values(channel).get(channel.kind.source_field)
     if channel.kind.takes_noise and source is not None:
         own: Any = {channel.kind.source_field: source.at(seed)}
         channel = dataclasses.replace(channel, **own)  # type: ignore[type-var]

@@ -43,6 +43,8 @@ from privfl.core import (
     require,
 )
 from privfl.engine import Scenario, forward_in
+from privfl.engine.compatibility import name_of
+from privfl.engine.encoding import check_data_seats, seat_facts
 from privfl.federation import Federation, Run
 from privfl.training import LocalSGD, Method, WithStatistics, plain
 
@@ -197,7 +199,9 @@ def audit(
             "the server reads": _reads(run),
             "fidelity": scenario.channel.guarantee.fidelity,
             "claims": claims_of(run.ledger, federation.audit.delta),
+            **seat_facts(scenario),
         }
+        _doubt_seats(notes, layer, scenario)
     told = {
         "split": f"{held_out:.0%} of every client's samples were held out of training",
         "seed": str(seed),
@@ -228,10 +232,12 @@ def _probed(
     federation: Federation, members: Mapping[ClientId, Tensor], samples: int
 ) -> tuple[dict[ClientId, Tensor], Run]:
     """The first so many samples of each client, and a round of them; two of each where no client
-    trains on one alone, as networks with BatchNorm of columns do not.
+    trains on one alone, as networks with BatchNorm of columns do not, and as many as a data seat
+    mixes.
     """
     model = federation.scenario.workload.model
     start = model.read()
+    samples = _mixable(federation.scenario, members, samples)
     small = {client: index[:samples] for client, index in members.items()}
     try:
         return small, rehearse(federation, small, rounds=1)
@@ -242,9 +248,39 @@ def _probed(
     return _probed(federation, members, 2)
 
 
+def _mixable(scenario: Scenario, members: Mapping[ClientId, Tensor], samples: int) -> int:
+    """The least number of samples of each client, from ``samples``, that the data seats take."""
+    for more in range(samples, max(map(len, members.values()), default=0)):
+        small = {client: index[:more] for client, index in members.items()}
+        try:
+            check_data_seats(replace(scenario, clients=small))
+        except ConfigError:
+            continue
+        return more
+    return samples
+
+
+def _doubt_seats(notes: AuditNotes, layer: str, scenario: Scenario) -> None:
+    """Say of what was not found under data seats that nobody looked behind them: the attacks of an
+    audit train shadows without them, and take what clients trained on for what they hold.
+    """
+    for seat in scenario.data_seats:
+        why = (
+            f"it does not look behind {name_of(seat)}, which guarantees nothing: play"
+            f" {', '.join(seat.broken_by)} on the views of a run"
+        )
+        notes.findings[:] = [
+            replace(one, undone=why)
+            if one.layer == layer and one.verdict == "not found" and not one.undone
+            else one
+            for one in notes.findings
+        ]
+
+
 def _said(sizes: Mapping[str, int], samples: int) -> str:
     other = [layer for layer, size in sizes.items() if size > samples]
-    more = f" (2 under {', '.join(other)}: nobody trains on one alone there)" if other else ""
+    named = ", ".join(f"{sizes[layer]} under {layer}" for layer in other)
+    more = f" ({named}: nobody trains on fewer there)" if other else ""
     return f"{samples} sample(s) a client{more}"
 
 

@@ -16,6 +16,8 @@ from privfl.catalog.tables import PARTS, Table
 from privfl.core import (
     ConfigError,
     Needs,
+    in_words,
+    truth_for_number,
     unknown,
     wrong_value,
 )
@@ -138,6 +140,8 @@ def needs_of(maker: Any) -> Needs:
 
 
 def _checked(owner: str, key: str, hint: Any, value: Any) -> Any:
+    if truth_for_number(value, hint):
+        raise ConfigError(f"{owner}: '{key}' must be {in_words(hint)} (it is {value!r}).")
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(
             value

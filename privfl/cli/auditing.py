@@ -180,6 +180,9 @@ def _attacked(
         print(json.dumps(held, allow_nan=False))  # noqa: T201
     else:
         print_card(card(report))
+        for layer, facts in report.layers.items():
+            if "data seats" in facts:
+                say(f"privfl: {layer}: data seats: {facts['data seats']}; not found says nothing")
         if report.lies:
             told = [one.row() for one in report.lies if not one.framed or one.alarming or one.read]
             table("What liars get", told, False)

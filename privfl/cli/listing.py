@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from privfl import catalog, config
-from privfl.cli import compatible
+from privfl.cli import compatible, rooms
 from privfl.cli.screen import table
 from privfl.core import ConfigError, unknown
 from privfl.report import guarantees
@@ -34,8 +34,11 @@ ALSO: Mapping[str, tuple[str, Callable[[], Rows]]] = {
     "rules": ("Aggregators that can be named in aggregator", _rules),
     "defences": ("What can be named in defences: it acts beside the aggregator", _defences),
     "inference": ("Attacks that only look: privfl audit plays them", _inference),
+    "gossip": ("What the keys of a gossip config take (docs/gossip.md)", rooms.gossip),
+    "vertical": ("What the keys of a vertical config take (docs/vertical.md)", rooms.vertical),
+    "ways": ("Ways to train and to ask beside privfl run", rooms.ways),
 }
-"""Parts of a list that people ask for by a name of their own."""
+"""Parts of a list that people ask for by a name of their own, and what is beside the seams."""
 
 
 def show(
@@ -71,13 +74,17 @@ def show(
         table("Keys of a config; each may be left out", config.every_key(), as_json)
         return
     if what is None and page:
-        print(catalog.page(), end="")  # noqa: T201
+        print(catalog.page() + rooms.page(), end="")  # noqa: T201
         return
     if what is None:
         rows = [
             {"what": seam, "names": ", ".join(sorted(described))}
             for seam, described in catalog.SEAMS.items()
         ]
+        for room in ("gossip", "vertical"):
+            names = ", ".join(row["name"] for row in rooms.named_in(room))
+            rows.append({"what": room, "names": names})
+        rows.append({"what": "ways", "names": ", ".join(row["what"] for row in rooms.ways())})
         table("What there is (privfl list WHAT for more)", rows, as_json)
         return
     if what in ALSO:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -50,11 +51,13 @@ def server(folder: Home) -> None:
     home = _home(folder)
     command = superlink.superlink_command(home, *local.address_of(home))
     process = subprocess.Popen(command, env=superlink.environment(home))
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    signal.signal(signal.SIGTERM, _told_to_end)
     try:
         local.wait_for(home)
         say(f"privfl: the SuperLink listens on port {local.address_of(home)[1]}")
         process.wait()
+    except _ToldToEnd:
+        pass
     finally:
         process.terminate()
         process.wait()
@@ -117,23 +120,72 @@ def on_this_machine(
     authentication, and a process for each client and helper.
     """
     require_flower()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nobody stays behind
     settled, folder = load(config, settings or ()), out or fresh(config.stem)
     with tempfile.TemporaryDirectory(prefix="privfl-net-") as name:
         home = at or Path(name) / "fed"
         nodes = local.made(settled, home)
-        processes = local.LocalProcesses(home)
-        try:
-            processes.start("server", "server")
-            for one in nodes:
-                processes.start(one, "node")
+        with _running(home, nodes):
             local.wait_for(home / "server")
             say(f"privfl: {len(nodes)} nodes on this machine, each a process of its own")
             patience = Patience(joining, training, mail)
             local.play(home / "server", settled, folder, patience=patience)
-        finally:
-            processes.end()
     _shown(folder, as_json)
+
+
+class _ToldToEnd(BaseException):
+    """A signal asks for the end. No error and no exit: what waits for a SuperLink catches these and
+    tries again.
+    """
+
+
+def _told_to_end(number: int, frame: object) -> None:
+    raise _ToldToEnd
+
+
+@contextmanager
+def _running(home: Path, nodes: Sequence[str]) -> Iterator[None]:
+    """All processes of a federation, until what is in it ends or a signal asks for that: nobody
+    stays behind.
+
+    Raises:
+        typer.Exit: a signal asked for it.
+    """
+    processes, asked = local.LocalProcesses(home), list[int]()
+    kinds = (signal.SIGTERM, signal.SIGHUP)
+    before = {one: signal.getsignal(one) for one in kinds}
+    heard = [one for one in kinds if before[one] is not signal.SIG_IGN]  # as nohup has it
+
+    def note(number: int, frame: object) -> None:
+        asked.append(number)
+
+    def end(number: int, frame: object) -> None:
+        asked.append(number)
+        raise _ToldToEnd
+
+    try:
+        try:
+            _handle(heard, note)  # whoever is being started is known before all are ended
+            processes.start("server", "server")
+            for one in nodes:
+                processes.start(one, "node")
+            _handle(heard, end)
+            if not asked:
+                yield
+        finally:
+            _handle(heard, signal.SIG_IGN)
+    except _ToldToEnd:
+        pass
+    finally:
+        processes.end()
+        for kind in heard:
+            signal.signal(kind, before[kind])
+    if asked:
+        raise typer.Exit(128 + asked[0])
+
+
+def _handle(kinds: Sequence[signal.Signals], how: Callable[..., None] | signal.Handlers) -> None:
+    for one in kinds:
+        signal.signal(one, how)
 
 
 def _home(folder: Path) -> Path:

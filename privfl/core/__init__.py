@@ -1,6 +1,4 @@
-"""The ground: the nouns that everything else is said in, and `drive`, which carries mail between
-parties.
-"""
+"""The ground: the nouns of everything else, and `drive`, which carries mail between parties."""
 
 from privfl.core import require
 from privfl.core.attack import (
@@ -110,7 +108,7 @@ from privfl.core.local import (
     is_private,
 )
 from privfl.core.loss import cross_entropy
-from privfl.core.meant import in_words, wrong_value
+from privfl.core.meant import in_words, truth_for_number, wrong_value
 from privfl.core.opened import Opened, Rows, Total
 from privfl.core.oracle import Needs, Oracle
 from privfl.core.pages import keep_freed_pages
@@ -392,6 +390,7 @@ __all__ = [
     "running_layers",
     "seal_state",
     "secret_generator",
+    "truth_for_number",
     "unknown",
     "unpack_parts",
     "unseal_state",

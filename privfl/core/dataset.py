@@ -82,9 +82,12 @@ class Dataset(_Origin):
         >>> whole.take([2, 0]).origin[1]
         tensor([2, 0])
         """
-        found = getattr(self, "_taken", None)
-        whole = None if found is None else found[0]()
-        return None if found is None or whole is None else (whole, found[1])
+        try:
+            reference, index = self._taken
+        except AttributeError:  # made otherwise
+            return None
+        whole = reference()
+        return None if whole is None else (whole, index)
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same samples with features and labels on a device."""
@@ -97,9 +100,9 @@ class ClientDataSeat(Protocol):
 
     It promises nothing. Every such seat that is known was broken by somebody who knew how it works,
     so each says by which attacks of the catalogue (``broken_by``), and a run refuses one that names
-    none. ``alone``: whether every sample that comes out is made of one that went in; where several
-    are mixed, one sample moves the gradients of several others, and clipping bounds no sample's
-    share.
+    none. ``alone``: whether every sample that comes out is made of one that went in, and is the
+    same whatever others went in and however many, with the same ``rng``; where several are mixed,
+    one sample moves the gradients of several others, and clipping bounds no sample's share.
     """
 
     broken_by: ClassVar[tuple[str, ...]]

@@ -69,6 +69,30 @@ def _many(hint: Any) -> str:
     return _SEVERAL.get(arms[0], "values") if len(arms) == 1 else "values"
 
 
+def truth_for_number(value: Any, hint: Any) -> bool:
+    """Whether true or false stands where a number is meant, which pydantic takes for 1 or 0.
+
+    >>> truth_for_number(True, int), truth_for_number([8, False], Sequence[int])
+    (True, True)
+    >>> truth_for_number(True, bool | None), truth_for_number(["yes", True], Sequence[Any])
+    (False, False)
+    """
+    if isinstance(value, bool):
+        types_ = _leaves(hint)
+        return bool(types_ & {int, float}) and not types_ & {bool, object, Any}
+    inner = value.values() if isinstance(value, Mapping) else value
+    several = isinstance(value, list | tuple | Mapping)
+    return several and any(truth_for_number(one, hint) for one in inner)
+
+
+def _leaves(hint: Any) -> set[Any]:
+    """The types of which a type is made; no words of a Literal."""
+    if typing.get_origin(hint) is Literal:
+        return set()
+    inner = typing.get_args(_bare(hint))
+    return set().union(*map(_leaves, inner)) if inner else {_bare(hint)}
+
+
 def wrong_value(problem: Mapping[str, Any], hint: Any) -> str:
     """What is wrong with a value, as a predicate: that it is not of the type that is meant, or what
     a validator said of it (pydantic's ``type``, ``msg`` and ``input``).

@@ -4,8 +4,9 @@ everything works, with the same bits.
 
 What is loaded runs as the user, so it is loaded only from a folder that nobody but the user (or
 root) can write to, nor any folder above it, and only if the user owns the file. Its name holds a
-hash of the source, the flags and the processor's features: a kernel of another version, or of
-another machine that shares the home folder, is not found.
+hash of the source, the flags and the processor's features (where these cannot be read, the
+machine's name): a kernel of another version, or of another machine that shares the home folder, is
+not found. It ends with its own digest: what was cut short on a full disk is not loaded.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,12 +47,26 @@ _SIGNATURES: Mapping[str, list[Any]] = {
 }
 _PATIENCE = 120.0
 """Seconds that a compiler gets."""
+_DIGEST = 32
+"""Bytes at a kernel's end: the SHA-256 of what is before them. Loaders do not read them."""
 
 
 def kernel_folder() -> Path:
-    """``privfl/native`` in the user's cache (``$XDG_CACHE_HOME``, or ``~/.cache``)."""
-    cached = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cached).expanduser() if cached else Path.home() / ".cache") / "privfl" / "native"
+    """``privfl/native`` in the user's cache (``$XDG_CACHE_HOME`` where it is absolute, as its
+    specification wants, or ``~/.cache``).
+
+    Raises:
+        ConfigError: the user has no home folder, or the variable names that of nobody.
+    """
+    try:
+        cached = Path(os.environ.get("XDG_CACHE_HOME") or "").expanduser()
+        place = cached if cached.is_absolute() else Path.home() / ".cache"
+    except RuntimeError as homeless:
+        raise ConfigError(
+            f"no folder for kernels: {homeless} Set XDG_CACHE_HOME to an absolute path;"
+            " everything works without kernels, with the same results."
+        ) from homeless
+    return place / "privfl" / "native"
 
 
 def kernel_file(folder: Path | None = None) -> Path:
@@ -69,7 +85,10 @@ def kernels(folder: Path | None = None) -> ctypes.CDLL | None:
     """
     if os.environ.get("PRIVFL_NATIVE") == "off":
         return None
-    return _loaded(folder or kernel_folder())
+    try:
+        return _loaded(folder or kernel_folder())
+    except ConfigError:  # nowhere could any be
+        return None
 
 
 def build_kernels(
@@ -79,46 +98,86 @@ def build_kernels(
 ) -> Path:
     """Compile the kernels (by ``$CC``, or ``cc``), have them checked, and put them in their place.
 
+    ``CC`` is a compiler, or a compiler and its options as a shell would read them.
+
     Raises:
-        ConfigError: there is no compiler, it failed, the folder is open to others, or the kernels'
-            results are not what the checks expect: nothing is put in place then.
+        ConfigError: there is no compiler, it failed, the folder is open to others or cannot be
+            written, or the kernels' results are not what the checks expect: nothing is put in place
+            then.
     """
-    asked = compiler or os.environ.get("CC") or "cc"
-    found = shutil.which(asked)
+    command = _command(compiler or os.environ.get("CC") or "cc")
+    place = kernel_file(folder)
+    try:
+        _own_folders(place.parent)
+        if why := open_to_others(place.parent):
+            raise ConfigError(f"{why}, so kernels there would not be loaded: set XDG_CACHE_HOME.")
+        with tempfile.TemporaryDirectory(dir=place.parent) as scratch:  # which is the user's alone
+            made = Path(scratch) / place.name
+            _compiled(command, made)
+            library = _opened(made)
+            if library is None or not agrees(library):
+                raise ConfigError(
+                    f"what '{command[0]}' made of the kernels does not give the bits that they"
+                    " stand in for, so it is not used: name another compiler in CC."
+                )
+            made.replace(place)
+    except OSError as failed:
+        raise ConfigError(
+            f"no kernels can be put into {place.parent}: {failed}. Set XDG_CACHE_HOME to a folder"
+            " of your own."
+        ) from failed
+    _loaded.cache_clear()
+    return place
+
+
+def _command(asked: str) -> list[str]:
+    """The compiler and its options: the whole is one name where there is such a program."""
+    try:
+        words = [asked] if shutil.which(asked) else shlex.split(asked)
+    except ValueError:  # quotes that do not close
+        words = []
+    found = shutil.which(words[0]) if words else None
     if found is None:
         raise ConfigError(
             f"there is no C compiler '{asked}': install one or name it in CC; everything"
             " works without it, with the same results."
         )
-    place = kernel_file(folder)
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if why := open_to_others(place.parent):
-        raise ConfigError(f"{why}, so kernels there would not be loaded: set XDG_CACHE_HOME.")
-    with tempfile.TemporaryDirectory(dir=place.parent) as scratch:  # which is the user's alone
-        made = Path(scratch) / place.name
-        try:
-            done = subprocess.run(
-                [found, *FLAGS, *map(str, SOURCES), "-o", str(made)],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=_PATIENCE,
-            )
-        except (OSError, subprocess.TimeoutExpired) as failed:
-            raise ConfigError(f"'{found}' did not compile the kernels: {failed}.") from failed
-        if done.returncode:
-            said = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-            raise ConfigError(f"'{found}' did not compile the kernels: {said}")
-        made.chmod(0o700)
-        library = _opened(made)
-        if library is None or not agrees(library):
-            raise ConfigError(
-                f"what '{found}' made of the kernels does not give the bits that they stand in"
-                " for, so it is not used: name another compiler in CC."
-            )
-        made.replace(place)
-    _loaded.cache_clear()
-    return place
+    return [found, *words[1:]]
+
+
+def _own_folders(folder: Path) -> None:
+    """Make what is missing of a path, all of it the user's alone: by a common umask, groups could
+    write to what is in between.
+    """
+    for one in reversed((folder, *folder.parents)):
+        if not one.is_dir():
+            one.mkdir(mode=0o700, exist_ok=True)
+
+
+def _compiled(command: Sequence[str], made: Path) -> None:
+    """The kernels with their digest."""
+    try:
+        done = subprocess.run(
+            [*command, *FLAGS, *map(str, SOURCES), "-o", str(made)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=_PATIENCE,
+        )
+    except (OSError, subprocess.TimeoutExpired) as failed:
+        raise ConfigError(f"'{command[0]}' did not compile the kernels: {failed}.") from failed
+    if done.returncode or not made.is_file():
+        said = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise ConfigError(f"'{command[0]}' did not compile the kernels: {said}")
+    content = made.read_bytes()
+    made.write_bytes(content + hashlib.sha256(content).digest())
+    made.chmod(0o700)
+
+
+def _is_whole(place: Path) -> bool:
+    content = place.read_bytes()
+    return hashlib.sha256(content[:-_DIGEST]).digest() == content[-_DIGEST:]
 
 
 def open_to_others(path: Path) -> str:
@@ -147,15 +206,20 @@ def _features() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
+        return platform.node()
     kinds = ("flags", "Features", "model name")
     return "\n".join(sorted({line for line in lines if line.startswith(kinds)}))
 
 
 @cache
 def _loaded(folder: Path) -> ctypes.CDLL | None:
-    place = kernel_file(folder)
-    return None if not place.is_file() or open_to_others(place) else _opened(place)
+    try:
+        # a link on the way could be another one after the check
+        place = Path(os.path.realpath(kernel_file(folder)))
+        usable = place.is_file() and not open_to_others(place) and _is_whole(place)
+    except OSError:
+        return None
+    return _opened(place) if usable else None
 
 
 def _opened(place: Path) -> ctypes.CDLL | None:

@@ -58,6 +58,23 @@ def finite(**named: int | float) -> None:
             raise ConfigError(f"{name} must be a finite number, and is {value}.")
 
 
+def multiplier(**named: int | float) -> None:
+    """Refuse noise multipliers that are neither 0 nor in [1e-30, 1e30]: their squares, and their
+    products with a bound, are numbers.
+
+    Raises:
+        ConfigError: one is, with its name.
+
+    >>> multiplier(noise_multiplier=0), multiplier(noise_multiplier=1.1)
+    (None, None)
+    """
+    at_least(0, **named)
+    finite(**named)
+    for name, value in named.items():
+        if value and not 1e-30 <= value <= 1e30:
+            raise ConfigError(f"{name} must be 0, or lie in [1e-30, 1e+30], and is {value}.")
+
+
 def _holds(name: str, value: Any, test: Callable[[Any], bool]) -> bool:
     """Whether a number passes a test; what is none is refused in words, for a caller's types are
     not checked when it runs.

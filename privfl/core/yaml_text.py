@@ -11,14 +11,17 @@ import yaml
 
 from privfl.core.errors import ConfigError
 
+_READ_ANEW = ("bool", "int", "float", "timestamp")
+
 
 class _Loader(yaml.SafeLoader):
     """A safe loader that refuses a key which stands twice, where YAML takes the last one, and reads
-    yes, no, on and off as words: they are labels of tables, and YAML 1.2 has true and false alone.
+    yes, no, on, off, 007, 1:30 and days as words: they are labels of tables, and in YAML 1.2
+    truths are true and false alone, and numbers have no colon.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - the name is PyYAML's
-        first: [(tag, form) for tag, form in forms if tag != "tag:yaml.org,2002:bool"]
+        first: [(tag, form) for tag, form in forms if tag.rpartition(":")[2] not in _READ_ANEW]
         for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -47,6 +50,32 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile("^[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)$"),
+    list("-+0123456789"),
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+][0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def _read(text: str) -> Any:
+    """What a text says.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or has a number that Python does not read.
+        RecursionError: it is nested too deeply.
+    """
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except ValueError as error:
+        raise yaml.YAMLError(str(error).partition(";")[0]) from None
 
 
 def value_of(text: str, override: str) -> Any:
@@ -59,8 +88,8 @@ def value_of(text: str, override: str) -> Any:
     ('no', [1, 2])
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError:
+        return _read(text)
+    except (yaml.YAMLError, RecursionError):
         raise ConfigError(f"'{override}': '{text}' is no YAML value.") from None
 
 
@@ -79,7 +108,7 @@ def mapping_in(path: Path) -> dict[Any, Any]:
             f"'{path}' is no YAML: byte {error.start} is no text in UTF-8. Save it as UTF-8."
         ) from None
     try:
-        raw = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        raw = _read(text)
     except yaml.YAMLError as error:
         first = str(error).splitlines()
         raise ConfigError(

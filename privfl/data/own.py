@@ -41,7 +41,8 @@ class OwnTable(ABC):
     Rows are encoded once, to a file without a name, and read where they are used (`Spool`).
 
     Raises:
-        ConfigError: a number out of range, or classes that stand there twice.
+        ConfigError: a number out of range, classes that stand there twice, a test file that is
+            the one to train on.
     """
 
     path: str
@@ -57,6 +58,13 @@ class OwnTable(ABC):
 
     def __post_init__(self) -> None:
         require.at_least(2, test_every=self.test_every)
+        if isinstance(self.classes, str):
+            raise ConfigError(f"classes are a list, as in [no, yes], and are '{self.classes}'.")
+        if self.test is not None and Path(self.test).resolve() == Path(self.path).resolve():
+            raise ConfigError(
+                f"test is '{self.test}', whose rows are trained on: leave it out, and of each"
+                " client some rows are test rows (test_every)."
+            )
         listed = words(np.array(list(self.classes or ()), dtype=object))
         if len(set(listed)) != len(listed):
             raise ConfigError(f"classes are different labels, and are {list(self.classes or ())}.")

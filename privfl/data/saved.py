@@ -132,7 +132,9 @@ class _Decoded:
                 " save the data set by save_to_disk, which takes images in."
             )
         if importlib.util.find_spec("PIL") is None:
-            raise ConfigError(f"{where} holds images, which Pillow reads: pip install pillow.")
+            raise ConfigError(
+                f"{where} holds images, which Pillow reads: pip install 'privfl[datasets]'."
+            )
         try:
             image = feature.decode_example({"bytes": held, "path": None})
             if image.mode in ("P", "PA"):  # the numbers of colours, which its palette has

@@ -174,8 +174,7 @@ class Scheduled(Mechanism):
         )
 
     def __post_init__(self) -> None:
-        require.at_least(0, noise_multiplier=self.noise_multiplier)
-        require.finite(noise_multiplier=self.noise_multiplier)
+        require.multiplier(noise_multiplier=self.noise_multiplier)
 
     @property
     def guarantee(self) -> Guarantee[Mechanism]:

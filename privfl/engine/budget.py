@@ -158,4 +158,4 @@ def _locked(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
             yield
     except OSError as error:
-        raise ConfigError(f"cannot lock the ledger '{path}': {error.strerror}.") from None
+        raise ConfigError(f"cannot lock the ledger '{path}': {error.strerror or error}.") from None

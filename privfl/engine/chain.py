@@ -80,7 +80,10 @@ class TranscriptChain:
             links = read_chain(self.path)
         except BrokenChain as broken:
             if not broken.cut:
-                raise
+                raise DataCorrupt(
+                    f"'{self.path}' is not as it was written: {broken}. Put the whole file back, or"
+                    " begin the run anew in another folder."
+                ) from None
             links = broken.links
             _drop_last(self.path)
         self.lines, self.head = len(links), links[-1].head if links else ""
@@ -207,7 +210,7 @@ def content_of(path: Path) -> bytes:
     try:
         return path.read_bytes() if path.is_file() else b""
     except OSError as error:
-        raise DataCorrupt(f"'{path}' cannot be read: {error.strerror}.") from None
+        raise DataCorrupt(f"'{path}' cannot be read: {error.strerror or error}.") from None
     except MemoryError:
         raise DataCorrupt(f"'{path}' is larger than this machine's memory.") from None
 
@@ -233,4 +236,4 @@ def _drop_last(path: Path) -> None:
             file.truncate(file.read().rfind(b"\n") + 1)
             os.fsync(file.fileno())
     except OSError as error:
-        raise CannotWrite(f"cannot write '{path}': {error.strerror}.") from None
+        raise CannotWrite(f"cannot write '{path}': {error.strerror or error}.") from None

@@ -174,7 +174,7 @@ def _checked(path: Path) -> dict[str, Any]:
         try:
             content = _read(path / name)
         except OSError as error:
-            raise DataCorrupt(f"its {name} cannot be read ({error.strerror})") from None
+            raise DataCorrupt(f"its {name} cannot be read ({error.strerror or error})") from None
         if hashlib.sha256(content).hexdigest() != hashes.get(name):
             raise DataCorrupt(f"its {name} is not what was written ({len(content):,} bytes)")
     return dict(told)

@@ -195,7 +195,7 @@ class RunFolder:
         except OSError as error:
             raise ConfigError(
                 f"the run claims privacy, and '{self.path}' cannot be kept from other readers:"
-                f" {error.strerror}. Give --out a folder of your own."
+                f" {error.strerror or error}. Give --out a folder of your own."
             ) from None
         write_atomically(self.path / README, PRIVATE_README)
 

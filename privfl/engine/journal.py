@@ -192,7 +192,9 @@ class Journal:
                 return
             data = path.read_bytes() if stamp else b""
         except OSError as error:
-            raise ConfigError(f"cannot read the ledger '{path}': {error.strerror}.") from None
+            raise ConfigError(
+                f"cannot read the ledger '{path}': {error.strerror or error}."
+            ) from None
         whole = data[: data.rfind(b"\n") + 1]
         entries, head, heads = dict[str, tuple[Charge, ...]](), "", {""}
         for line in whole.decode(errors="replace").splitlines():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from privfl.core import PartyId
-from privfl.flower.internals import pulled_from, went_away
+from privfl.flower.internals import pulled_from, pushed_to, went_away
 from privfl.flower.records import content_of, envelope_in
 from privfl.flower.wire import pause
 
@@ -60,7 +60,7 @@ class GridWire:
             raw, until = self._held[who]
             ttl = max(until - now, 1.0)
             messages.append(Message(content_of(raw), self._nodes[who], "query", ttl=ttl))
-        pushed = list(self.grid.push_messages(messages)) if messages else []
+        pushed = pushed_to(self.grid, messages) if messages else []
         for who, key in zip(there, pushed, strict=False):
             if key is None:
                 del self._nodes[who]

@@ -22,6 +22,10 @@ from privfl.flower.records import NAME
 LOG = logging.getLogger("privfl.network")
 NODES = ("flwr.app", "flwr.supernode.fleet_http_connection")
 """What a node imports of Flower, for who starts many of them."""
+_SMALL = 1 << 16
+"""Bytes up to which what is asked of a node is in the message itself: who is handed a message and
+loses the connection meanwhile is not handed it again.
+"""
 _SOON = 0.1
 """Seconds: a message can be seen before what is in it, and Flower would wait for a second."""
 
@@ -44,6 +48,44 @@ def require_flower() -> None:
 
 
 # ---- the server's side
+
+
+def pushed_to(grid: Any, messages: Sequence[Any]) -> list[str | None]:
+    """Push messages as `HttpGrid.push_messages` does; what is small is in the message itself as
+    well, so that a resident node need not ask for it. The names of the messages, None where the
+    SuperLink takes none.
+    """
+    from flwr.common.serde import message_to_proto
+    from flwr.proto.runtime_pb2 import PushAppMessagesRequest
+    from flwr.supercore.inflatable.inflatable_object import (
+        get_all_nested_objects,
+        get_object_tree,
+        no_object_id_recompute,
+    )
+    from flwr.supercore.inflatable.inflatable_protobuf_utils import make_push_object_fn_protobuf
+    from flwr.supercore.inflatable.inflatable_utils import push_objects
+
+    client, told, trees, objects = grid._runtime_client, [], [], {}
+    with no_object_id_recompute():
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = message.object_id
+            proto = message_to_proto(message)
+            if proto.ByteSize() > _SMALL:
+                proto.content.Clear()
+            told.append(proto)
+            trees.append(get_object_tree(message))
+            objects.update(get_all_nested_objects(message))
+        done = client.PushMessages(
+            PushAppMessagesRequest(messages_list=told, message_object_trees=trees)
+        )
+        push = make_push_object_fn_protobuf(
+            push_object_protobuf=client.PushObject,
+            node=grid.node,
+            run_id=grid.run.run_id,
+            session_id=done.session_id,
+        )
+        push_objects(objects, push_object_fn=push, object_ids_to_push=set(done.objects_to_push))
+    return [name or None for name in done.message_ids]
 
 
 def pulled_from(grid: Any, names: Sequence[str]) -> list[Any]:
@@ -72,7 +114,7 @@ def pulled_from(grid: Any, names: Sequence[str]) -> list[Any]:
             pull_object_protobuf=client.PullObject, node=node, run_id=run
         )
         try:
-            inflated = _inflating(name, tree, pull)
+            inflated = None if told.content.items else _inflating(name, tree, pull)
         except ObjectPullError as lost:
             LOG.warning("a reply is lost: %s", lost)
             continue
@@ -80,7 +122,9 @@ def pulled_from(grid: Any, names: Sequence[str]) -> list[Any]:
             ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id=name)
         )
         try:
-            found.append(_with_content(told, inflated()))
+            found.append(
+                message_from_proto(told) if inflated is None else _with_content(told, inflated())
+            )
         except Exception as error:  # what a node made of its bytes ends no run of the others
             LOG.warning("a reply cannot be read: %s: %s", type(error).__name__, error)
     return found
@@ -138,9 +182,9 @@ class Fleet:
     def answer(self, came: tuple[Any, Any], content: Callable[[Any], Any]) -> None:
         """Take a message, and send the reply whose content is made of its own.
 
-        Every object is a request in each direction, of a kilobyte beside its bytes, so only the
-        record in the message is asked for, and the reply is pushed as its record alone. That the
-        message came is confirmed by who takes the reply.
+        Every object is a request in each direction, of a kilobyte beside its bytes, so a reply that
+        Flower would not cut into pieces is in the message itself. Otherwise only the record in a
+        message is asked for, and pushed. That the message came is confirmed by who takes the reply.
         """
         from flwr.app import ConfigRecord, Message, RecordDict
         from flwr.supercore.inflatable.inflatable_object import (
@@ -153,25 +197,32 @@ class Fleet:
 
         message, tree = came
         run, name = message.metadata.run_id, message.metadata.message_id
+        asked = message.content if message.has_content() else RecordDict()
         held = [record for part in tree.children for record in part.children]
-        if len(held) != 1:
-            raise ValueError(f"a message holds {len(held)} records, and a resident node reads one")
-        inflated = _inflating(held[0].object_id, held[0], lambda one: self.pull(run, one))
+        if len(asked or held) != 1:
+            raise ValueError(f"a message holds {len(asked or held)} records, and one can be read.")
+        if not asked:
+            inflated = _inflating(held[0].object_id, held[0], lambda one: self.pull(run, one))
+            asked = RecordDict({NAME: inflated()})
         began = time.monotonic()
-        said = content(RecordDict({NAME: inflated()}))
+        said = content(asked)
         record = said[NAME]
-        if isinstance(record, ConfigRecord):
+        whole = isinstance(record, ConfigRecord)
+        if whole:
             record["to"] = name[:16]  # Flower names what travels by its bytes: no two are the same
         TaskIdentity.run_id = run
         reply: Any = Message(said, reply_to=message)
         with no_object_id_recompute():
             reply.metadata.__dict__["_message_id"] = record.object_id
             objects = get_all_nested_objects(record)
-            wanted, session = self.send(reply, get_object_tree(record), time.monotonic() - began)
+            tree = get_object_tree(record)
+            if not whole:
+                reply.content = RecordDict()
+            wanted, session = self.send(reply, tree, time.monotonic() - began)
             push_objects(
                 objects,
                 push_object_fn=lambda one, raw: self.push(run, session, one, raw),
-                object_ids_to_push=wanted,
+                object_ids_to_push=set() if whole else wanted,
             )
 
 
@@ -203,6 +254,7 @@ def fleet(address: str, ca: Path, key: Path) -> Iterator[Fleet]:
     flowers.flwr_exit = _raised
     flowers.signal = SimpleNamespace(SIGINT=0)  # signal 0 does nothing
     flowers.make_simple_http_retry_invoker = _patient
+    flowers.remove_content_from_message = lambda one: one  # `answer` says what is in a message
     flowers.FleetHttpClient = _brief(FleetHttpClient)
     private: Any = serialization.load_ssh_private_key(private_file.read(key), None)
     keys, certificates = (private, private.public_key()), ca.read_bytes()

@@ -49,7 +49,7 @@ class NodeConfig(BaseModel):
             given = yaml.safe_load(path.read_text(encoding="utf-8"))
             return cls.model_validate(given)
         except OSError as error:
-            raise ConfigError(f"cannot read '{path}': {error.strerror}.") from None
+            raise ConfigError(f"cannot read '{path}': {error.strerror or error}.") from None
         except (yaml.YAMLError, ValidationError) as wrong:
             raise ConfigError(f"'{path}' is no node's file: {wrong}") from None
 

@@ -35,12 +35,14 @@ class World:
     """Data, a model for it, and one gradient step on all of a client's samples as training.
 
     As a `Trainer`, it trains an adversary's shadows. With ``statistics`` the network has BatchNorm,
-    and clients send the change of its running statistics as a part of its own.
+    and clients send the change of its running statistics as a part of its own. ``width`` is that
+    of the hidden layer for images.
     """
 
     name: str
     data: Dataset
     statistics: bool = False
+    width: int = 48
 
     def model(self) -> FlatModel:
         """The model at its start: one hidden layer for images, a small transformer for text."""
@@ -49,9 +51,9 @@ class World:
             torch.default_generator.manual_seed(0)
             if text:
                 return FlatModel(transformer((5,), TOKENS, width=36, heads=2))
-            norm = (nn.BatchNorm1d(48),) if self.statistics else ()
-            layers = (nn.Flatten(), nn.Linear(64, 48), *norm, nn.ReLU(), nn.Linear(48, CLASSES))
-            return FlatModel(nn.Sequential(*layers))
+            norm = (nn.BatchNorm1d(self.width),) if self.statistics else ()
+            first, last = nn.Linear(64, self.width), nn.Linear(self.width, CLASSES)
+            return FlatModel(nn.Sequential(nn.Flatten(), first, *norm, nn.ReLU(), last))
 
     def forward(self) -> Forward:
         """The public recipe."""
@@ -159,6 +161,9 @@ def _loss(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def rare_worlds() -> Iterator[World]:
-    """What few attacks ask for: images for a network whose clients send running statistics."""
+    """What few attacks ask for: images for a network whose clients send running statistics, and for
+    a wide one.
+    """
     images = next(worlds())
     yield World("images and running statistics", images.data, statistics=True)
+    yield World("images for a wide layer", images.data, width=200)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -91,7 +92,8 @@ def _asked(wanted: str) -> tuple[str, int | None, bool]:
     name, *options = wanted.partition(":")[0].strip().split("/")
     last = options[-1:] == [CHANNELS_LAST] and name in ("sequential", *WORKERS)
     counts = options[:-1] if last else options
-    workers = name in WORKERS and len(counts) == 1 and counts[0].isdigit()
+    one = len(counts) == 1 and re.fullmatch("[1-9][0-9]{0,5}", counts[0]) is not None
+    workers = name in WORKERS and one
     if name not in NAMES or (counts and not workers):
         raise ConfigError(unknown("executor", wanted, NAMES))
     return name, int(counts[0]) if counts else None, last

@@ -102,7 +102,8 @@ def train_vertically(
     Threat model: what travels hides NOTHING by itself. The guest reads each sample's activations at
     each host; each host reads each sample's gradient, and with them, undefended, its label. Nobody
     else reads anything if the wires are closed (TLS). A party that sends numbers of its own choice
-    moves the model as it likes.
+    moves the model as it likes, and a guest that does and knows some rows of a host's writes
+    weights there whose activations are the columns of all rows.
 
     Args:
         holdings: by party, `GUEST` last; without hosts the guest trains alone.

@@ -36,7 +36,9 @@ def write(path: Path, body: Mapping[str, Any]) -> None:
     try:
         write_atomically(path, json.dumps({"format": _FORMAT, "sha256": _hash(text), "body": text}))
     except OSError as error:
-        raise ConfigError(f"cannot write the layer to '{path}': {error.strerror}.") from None
+        raise ConfigError(
+            f"cannot write the layer to '{path}': {error.strerror or error}."
+        ) from None
 
 
 def read(path: Path, parts: Mapping[str, str]) -> Mapping[str, Any]:
@@ -52,7 +54,9 @@ def read(path: Path, parts: Mapping[str, str]) -> Mapping[str, Any]:
         body: Mapping[str, Any] = json.loads(text)
         own = body["parts"]
     except OSError as error:
-        raise ConfigError(f"cannot read the layer in '{path}': {error.strerror}.") from None
+        raise ConfigError(
+            f"cannot read the layer in '{path}': {error.strerror or error}."
+        ) from None
     except (ValueError, KeyError, TypeError):
         raise DataCorrupt(
             f"'{path}' is no whole layer: it was cut, or is something else."

@@ -328,7 +328,10 @@ def test_a_key_that_opens_few_sums_refuses_more_rounds(digits):
 # ---- nothing else looks at names
 
 FOREIGN = {
+    "aggregators/network.py": "the functions of a compiled library, by ctypes",
     "core/field_values.py": "the fields of a dataclass, by dataclasses.fields",
+    "core/native.py": "whether the operating system has users",
+    "crypto/fixed_kernel.py": "the functions of a compiled library, by ctypes",
     "crypto/he/lattice/seal.py": "whether the operating system has memory files",
     "dp/sgd/hooks.py": "what Opacus leaves on a parameter",
     "dp/sgd/lstm.py": "torch's own names of an LSTM's weights",

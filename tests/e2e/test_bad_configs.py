@@ -5,7 +5,7 @@ anybody trains, and never by a traceback.
 import pytest
 
 from privfl import Federation
-from privfl.core import PrivflError
+from privfl.core import PrivflError, mapping_in
 from privfl.engine import Engine
 
 DIGITS = "data: {name: digits, clients: 4}\nrounds: 1\n"
@@ -168,6 +168,18 @@ def here(tmp_path, monkeypatch):
         (DIGITS + "audit: {evaluate_every: 0}\n", "'audit.evaluate_every'"),
         (DIGITS + "start: own.csv\n", "'own.csv' holds no model"),
         (DIGITS + "device: tpu\n", "cannot use 'tpu'"),
+        # what YAML and Python take for numbers, and people do not
+        (f"rounds: 1{'0' * 5000}\n", "is no YAML: Exceeds the limit"),
+        ("rounds: true\n", "'rounds' must be a whole number (it is True)"),
+        ("rounds: 1:30\n", "'rounds' must be a whole number (it is '1:30')"),
+        ("seed: 2024-01-01\n", "(it is '2024-01-01')"),
+        ("audit: {keep: [0, true]}\n", "'audit.keep' must be 'auto', 'all', 'none' or a list"),
+        (DIGITS + "model: {name: mlp, hidden: [true]}\n", "'hidden' must be a list of whole"),
+        (DIGITS + CLIP + "mechanism: {name: gaussian, noise_multiplier: 1.0e+300}\n", "1e+30]"),
+        (DIGITS + CLIP + "mechanism: {name: gaussian, noise_multiplier: 1.0e-320}\n", "1e+30]"),
+        # a table that is tested with what it was trained on
+        (OWN + ", test: ./own.csv}\n", "whose rows are trained on"),
+        (OWN + ", classes: '01'}\n", "classes are a list"),
     ],
 )
 def test_a_config_that_cannot_be_is_one_sentence(here, text, said):
@@ -178,3 +190,12 @@ def test_a_config_that_cannot_be_is_one_sentence(here, text, said):
     words = str(refused.value)
     assert said in words
     assert "\n" not in words
+
+
+def test_words_of_a_config_stay_as_they_are_written(here):
+    """Post codes, times of day and days are labels, and numbers are numbers still."""
+    (here / "exp.yaml").write_text(
+        "a: [007, 010, 1:30, 2024-01-01, 0, -3, 1_000, 0x1f, .5, 1.0e-5]"
+    )
+    read = mapping_in(here / "exp.yaml")["a"]
+    assert read == ["007", "010", "1:30", "2024-01-01", 0, -3, 1000, 31, 0.5, 1e-5]

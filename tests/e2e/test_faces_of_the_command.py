@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,7 +27,10 @@ from privfl.cli import (
     verifying,
     vertical,
 )
+from privfl.gossip import config as gossip_config
+from privfl.vertical import config as vertical_config
 
+ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "numpy", "scipy", "matplotlib", "pandas", "opacus")
 
 
@@ -102,6 +106,38 @@ def test_a_list_that_fails_is_not_remembered(privfl):
 def test_parts_of_a_list_have_names_of_their_own(privfl, what, table):
     names = {row["name"] for row in json.loads(privfl("list", what, "--json").stdout)}
     assert names == set(table)
+
+
+@pytest.mark.parametrize(
+    ("room", "tables"),
+    [
+        ("gossip", {"graph": gossip_config.GRAPHS, "rule": gossip_config.RULES}),
+        ("vertical", {"model": vertical_config.MODELS, "defence": vertical_config.DEFENCES}),
+    ],
+)
+def test_rooms_beside_the_catalogue_are_listed_name_by_name(privfl, room, tables):
+    rows = json.loads(privfl("list", room, "--json").stdout)
+    for key, table in tables.items():
+        assert {row["name"] for row in rows if row["key"] == key} == set(table)
+    assert all(row["is"] for row in rows), "each says what it is"
+    options = {row["name"]: row["options"] for row in rows}
+    taken = {"regular": "degree, seed", "clipped": "delta", "label_response": "epsilon"}
+    assert all(options[name] == keys for name, keys in taken.items() if name in options)
+    first = {row["what"]: row["names"] for row in json.loads(privfl("list", "--json").stdout)}
+    assert set(first[room].split(", ")) == {row["name"] for row in rows}
+
+
+def test_what_trains_or_answers_otherwise_is_listed_with_its_command_and_its_page(privfl):
+    rows = json.loads(privfl("list", "ways", "--json").stdout)
+    named = {row["command"].split()[1] for row in rows if row["command"].startswith("privfl ")}
+    assert {"gossip", "vertical", "infer", "net"} <= named <= app.COMMANDS.keys()
+    assert "encrypted inference" in privfl("list").stdout
+    whole = privfl("list", "--page").stdout
+    for row in rows:
+        assert (ROOT / row["page"]).is_file()
+        assert f"| {row['command']} | {row['page']} |" in whole
+        files = [word for word in row["command"].split() if word.startswith("examples/")]
+        assert all((ROOT / name).is_file() for name in files)
 
 
 def test_compat_shows_one_rule_or_one_channel(privfl):

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import signal
 import ssl
 import subprocess
@@ -218,6 +219,51 @@ def test_net_local_ends_with_the_bits_of_privfl_run(name, tmp_path):
         command = [sys.executable, "-m", "privfl.cli", *words, str(told), "--out"]
         subprocess.run([*command, str(tmp_path / out)], check=True, capture_output=True)
     assert torch.equal(model(tmp_path / "net"), model(tmp_path / "alone"))
+
+
+def marked(value):
+    """The processes that were started with this in their environment, and their children."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get("PRIVFL_TREE") == value:
+                found.append(process)
+    return found
+
+
+BEGUN = {
+    "as nodes start": lambda home: (home / "fed" / "client-2.log").exists(),
+    "in a round": lambda home: records(home / "run"),
+}
+
+
+@pytest.mark.parametrize(
+    ("when", "number"),
+    [
+        ("as nodes start", signal.SIGTERM),
+        pytest.param("as nodes start", signal.SIGHUP, marks=pytest.mark.long),
+        pytest.param("in a round", signal.SIGTERM, marks=pytest.mark.long),
+    ],
+)
+def test_net_local_that_is_told_to_end_leaves_no_process_behind(when, number, tmp_path):
+    config = tmp_path / "exp.yaml"
+    config.write_text(yaml.safe_dump({**LONG, "rounds": 1000}))
+    command = [sys.executable, "-m", "privfl.cli", "net", "local", str(config)]
+    command += ["--at", str(tmp_path / "fed"), "--out", str(tmp_path / "run")]
+    mine = {**os.environ, "PRIVFL_TREE": str(tmp_path)}
+    process = subprocess.Popen(command, env=mine, start_new_session=True)
+    try:
+        until(lambda: BEGUN[when](tmp_path) or process.poll() is not None, 120.0)
+        begun = len(marked(str(tmp_path)))
+        process.send_signal(number)
+        code = process.wait(60.0)
+        until(lambda: not marked(str(tmp_path)))  # Flower's own see that it is over
+    finally:
+        for left in marked(str(tmp_path)):
+            left.kill()
+    assert begun >= 2 + 3  # the command, the SuperLink and nodes
+    assert code == 128 + number
+    assert len(records(tmp_path / "run")) < 1000
 
 
 def test_a_superlink_that_is_not_there_is_one_sentence(tmp_path):

@@ -41,10 +41,6 @@ CASES = {
         "training": {**FINER, "buffers": "local"},
         "rounds": 2,
     },
-    "a chain, whose clients write to each other": {
-        "channel": {"name": "chain", "rotation": True},
-        "rounds": 2,
-    },
     "BatchNorm frozen, over a chain": {
         "model": {"name": "resnet20", "norm": "batch", "width": 2},
         "training": {**FINER, "buffers": "frozen"},

@@ -109,6 +109,36 @@ def test_a_little_noise_is_stood():
     assert decibels(told.samples, held.x) > 40
 
 
+def test_a_batch_with_one_sample_twice_or_of_another_size_than_said_is_not_found_and_not_claimed():
+    held = images(4, seed=1)
+    twice = Dataset(held.x[[0, 0, 1, 2]], held.y[[0, 0, 1, 2]], CLASSES)
+    view, knows = played([twice])
+    assert isinstance(SPEAR(tries=4).run(view, knows), NotFound)
+    view, knows = played([held])
+    for b in (3, 5):
+        assert isinstance(SPEAR(tries=4).run(view, replace(knows, samples=b)), NotFound)
+
+
+def nonsense(values, kind):
+    rng = torch.Generator().manual_seed(1)
+    return {
+        "random": torch.randn(values.shape, generator=rng),
+        "nothing": values * 0,
+        "nan": values * torch.nan,
+        "infinite": values * torch.inf,
+        "one value": torch.full_like(values, 1e38),
+        "turned": -values,
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["random", "nothing", "nan", "infinite", "one value", "turned"])
+def test_updates_that_no_batch_caused_are_answered_in_words(kind):
+    view, knows = played([images(4)])
+    told = SPEAR(tries=4).run(altered(view, lambda values: nonsense(values, kind)), knows)
+    assert isinstance(told, NotFound)
+    assert told.reason
+
+
 @pytest.mark.parametrize("relative", [0.1, 1.0])
 def test_noise_that_hides_zeros_leaves_nothing_to_claim(relative):
     view, knows = played([images(4)])

@@ -9,6 +9,7 @@ from torch.nn.functional import one_hot
 from privfl import Federation
 from privfl.attacks import Knowledge, NotFound, TabLeak
 from privfl.attacks.inversion.columns import categories
+from privfl.attacks.inversion.tableak import _aligned
 from privfl.audit import audit
 from privfl.audit.card import card
 from privfl.audit.effort import Attacks
@@ -38,12 +39,12 @@ def table(n, seed):
     return Dataset(torch.cat([numbers, *columns], dim=1), kinds[0] % 2, 2)
 
 
-def attacked(held, attack, seed=0):
-    net = initialised(mlp, (9,), 2, seed=seed, hidden=(64,))
+def attacked(held, attack, seed=0, made_of=lambda data: data):
+    net = initialised(mlp, (held.x.shape[1],), 2, seed=seed, hidden=(64,))
     made = Federation(
         net,
         [held],
-        table(40, 9),
+        made_of(table(40, 9)),
         rounds=1,
         training=FedSGD(lr=0.1),
         executor="sequential",
@@ -52,7 +53,7 @@ def attacked(held, attack, seed=0):
     work = made.scenario.workload
     forward = forward_of(work.model, work.loss, work.method, work.data, made.scenario.bound, None)
     view = made.run().view("server", 0)
-    return attack.run(view, Knowledge(forward=forward, auxiliary=table(200, 8), seed=seed))
+    return attack.run(view, Knowledge(forward=forward, auxiliary=made_of(table(200, 8)), seed=seed))
 
 
 ATTACK = TabLeak(iterations=150, restarts=3)
@@ -123,6 +124,41 @@ def test_a_score_by_columns_would_praise_a_guess_that_has_no_field_right():
     assert not right.any()
     by_column, _ = fields_right(wrong, true, [], torch.ones(40))
     assert by_column.double().mean() == pytest.approx(38 / 40)
+
+
+def test_columns_that_never_vary_are_claimed_as_they_are_and_tell_no_records_apart():
+    """An end whose constant column is a hair off is matched by the columns that vary."""
+    like = torch.tensor([[0.0, 5.0, 0.0], [3.0, 5.0, 0.0]])
+    end = torch.tensor([[3.1, 5.0, 0.0], [0.1, 5.01, 0.3]])
+    deviation = torch.tensor([1.0, 1e-6, 1e-6])
+    found = _aligned(like, end, torch.zeros(2, dtype=torch.int64), deviation)
+    assert found[:, 0].tolist() == pytest.approx([0.1, 3.1])
+
+    def still(data):
+        ones = torch.ones(data.n, 1)
+        return Dataset(torch.cat([data.x[:, :2], ones / 2, data.x[:, 2:], ones], dim=1), data.y, 2)
+
+    right = []
+    for seed in range(2):
+        held = still(table(4, seed))
+        told = attacked(held, ATTACK, seed, still)
+        assert bool((told.samples[:, 2] == 0.5).all())
+        assert bool((told.samples[:, 10] == 1).all())
+        moving = told.samples[:, [0, 1, *range(3, 10)]], held.x[:, [0, 1, *range(3, 10)]]
+        right.append(share(*moving))
+    assert sum(right) / 2 > 0.6
+
+
+@pytest.mark.parametrize("odd", [torch.nan, torch.inf])
+def test_own_rows_with_fields_that_are_no_numbers_are_refused_in_words(odd):
+    def broken(data):
+        x = data.x.clone()
+        x[5, 0] = odd
+        return Dataset(x, data.y, 2) if data.n > 100 else data
+
+    told = attacked(table(2, 0), ATTACK, 0, broken)
+    assert isinstance(told, NotFound)
+    assert "fill them in" in told.reason
 
 
 def test_who_has_no_rows_of_its_own_is_told_what_it_lacks():

@@ -102,6 +102,18 @@ def test_what_is_not_finite_is_left_to_the_sort(odd, dtype, library):
     assert same_bits(trimmed_by_network(values, 2, library), TrimmedMean(2)(Rows.of(values)))
 
 
+@pytest.mark.usefixtures("nowhere")
+def test_doubles_are_added_up_in_torchs_order_and_not_in_one_that_singles_cannot_tell_from_it(
+    library,
+):
+    rng = torch.Generator().manual_seed(4)
+    for n, f in ((9, 1), (10, 2), (12, 3), (13, 3), (14, 4), (16, 5), (18, 6), (7, 0)):
+        values = torch.empty(n, 300, dtype=torch.float64).normal_(generator=rng)
+        values[:, 250:] = values[:, 250:].sign() * torch.finfo(torch.float64).max
+        found = trimmed_by_network(values, f, library)
+        assert found is None or same_bits(found, TrimmedMean(f)(Rows.of(values))), (n, f)
+
+
 def test_rules_with_kernels_say_what_they_say_without(folder, monkeypatch):
     values = torch.randn(7, 200, generator=torch.Generator().manual_seed(2))
     bad = values.clone()
@@ -181,6 +193,77 @@ def test_a_kernel_of_another_user_is_not_loaded(folder, tmp_path):
     os.chown(copied, 65534, 65534)
     assert "belongs to another user" in built.open_to_others(tmp_path / copied)
     assert built.kernels(tmp_path) is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_kernels_that_were_cut_short_are_not_loaded(share, folder, tmp_path):
+    whole = built.kernel_file(folder).read_bytes()
+    cut = built.kernel_file(tmp_path)
+    cut.write_bytes(whole[: int(share * len(whole))])
+    cut.chmod(0o700)
+    assert built.kernels(tmp_path) is None
+
+
+def test_what_was_checked_is_loaded_and_not_what_a_link_may_lead_to_later(folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    library = built.kernels(tmp_path / "link")
+    assert library is not None
+    assert library._name == os.path.realpath(built.kernel_file(folder))
+
+
+def test_folders_are_made_for_the_user_alone_whatever_the_umask(tmp_path):
+    before = os.umask(0o002)
+    try:
+        place = built.build_kernels(lambda _: True, tmp_path / "new" / "privfl" / "native")
+    finally:
+        os.umask(before)
+    assert built.kernels(place.parent) is not None
+
+
+@pytest.mark.parametrize("options", ["cc -O1", "  cc  '-DUNUSED=a b' "])
+def test_a_compiler_may_come_with_options(options, monkeypatch, tmp_path):
+    if shutil.which("cc") is None:
+        pytest.skip("there is no C compiler here")
+    monkeypatch.setenv("CC", options)
+    assert built.build_kernels(lambda _: True, tmp_path).is_file()
+
+
+@pytest.mark.parametrize("compiler", ["  ", "cc '", "no such", "-O3"])
+def test_what_is_no_compiler_is_refused_in_words(compiler, tmp_path):
+    with pytest.raises(ConfigError, match="there is no C compiler"):
+        built.build_kernels(lambda _: True, tmp_path, compiler)
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_file_in_the_place_of_a_folder_is_refused_in_words(below, folder, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="no kernels can be put into"):
+        built.build_kernels(lambda _: True, tmp_path / "file" / below)
+    assert built.kernels(tmp_path / "file" / below) is None
+
+
+@pytest.mark.parametrize("home", [{"XDG_CACHE_HOME": "~nobody-has-this-name/x"}, {}])
+def test_who_has_no_home_has_no_kernels_and_the_rules_work(home, monkeypatch):
+    def unknown(_):
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("PRIVFL_NATIVE", raising=False)
+    for name, told in home.items():
+        monkeypatch.setenv(name, told)
+    assert built.kernels() is None
+    assert TrimmedMean(1)(Rows.of([[0.0], [1.0], [5.0]])).tolist() == [1.0]
+    with pytest.raises(ConfigError, match="Set XDG_CACHE_HOME to an absolute path"):
+        built.kernel_folder()
+
+
+@pytest.mark.parametrize("relative", ["cache", "../cache", "."])
+def test_a_relative_cache_is_not_that_of_whatever_folder_one_works_in(relative, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", relative)
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert str(built.kernel_folder()) == "/somewhere/.cache/privfl/native"
 
 
 def test_another_processor_or_source_has_kernels_of_its_own(monkeypatch, tmp_path):

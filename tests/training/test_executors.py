@@ -571,7 +571,9 @@ def test_ray_is_asked_for_by_name_and_refused_in_words_where_it_is_not_installed
         executors(workload(LocalSGD()), {}, "ray/2")
 
 
-@pytest.mark.parametrize("wanted", ["ray/two", "ray/2/3", "ray/2/first", "rays"])
-def test_a_misspelt_ray_is_no_executor(workload, wanted):
+@pytest.mark.parametrize(
+    "wanted", ["ray/two", "ray/2/3", "ray/2/first", "rays", "processes/0", "processes/²"]
+)
+def test_a_misspelt_executor_and_one_without_workers_are_none(workload, wanted):
     with pytest.raises(ConfigError, match="executor"):
         executors(workload(LocalSGD()), {}, wanted)

@@ -34,6 +34,9 @@ from privfl.core import (
     require,
 )
 
+_UNEVEN = 0.05
+"""By so large a share of its mean a bin's weight may vary from pixel to pixel."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loki(Inference):
@@ -147,7 +150,8 @@ class Loki(Inference):
 
         Raises:
             NotVisible: the view shows no sum.
-            Lacking: no client's block holds anything, because nobody was sent its kernels.
+            Lacking: no client's block holds anything, or what is there varies from pixel to pixel
+                where the constant kernel answers 1 everywhere: nobody was sent its kernels.
         """
         view = views[0]
         forward = recipe(view, knowledge)
@@ -160,8 +164,12 @@ class Loki(Inference):
         answers: list[tuple[tuple[ClientId, ...], Result]] = []
         for block, client in enumerate(self.clients):
             inside = by_bin(rows[:, block, :channels].flatten(1))
-            weight = by_bin(rows[:, block, channels].mean(dim=1))
+            everywhere = by_bin(rows[:, block, channels])
+            weight = everywhere.mean(dim=1)
             held = filled(weight, noise)
+            off = (everywhere - weight[:, None]).abs().amax(dim=1)
+            even = off[held] <= (_UNEVEN * weight[held].abs()).clamp(min=noise)
+            held = held[even]
             if not len(held):
                 continue
             x = (inside[held] / weight[held, None]).float().view(-1, *self.shape)
@@ -173,7 +181,10 @@ class Loki(Inference):
             )
             answers.append(((client,), found))
         if not answers:
-            raise Lacking("no client's block holds a sample: were clients sent their kernels?")
+            raise Lacking(
+                "no client's block holds a sample by which its constant kernel answers the same at"
+                " every pixel: were clients sent their kernels?"
+            )
         return ByRow(type(self).__name__, view.adversary, tuple(answers))
 
 

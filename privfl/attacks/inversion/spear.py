@@ -38,7 +38,8 @@ class SPEAR(Targeted):
     outputs that were attributed to it, with one label; over several local steps all samples
     together have to cause the update. Signs of ReLUs are part of the slopes. Only a batch that
     passes is claimed, with the labels by which it does; else nothing is, and the reason has the
-    number of directions found. That is no proof that others find nothing.
+    number of directions found. That is no proof that others find nothing: a batch that holds a
+    sample twice has fewer directions than samples, and is not found.
 
     Rank and zeros are decided in float64, with the rounding or noise of the update as the limit.
 

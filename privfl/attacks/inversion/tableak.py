@@ -25,6 +25,8 @@ from privfl.core import ClientId, Examples, View
 
 _ROWS = 30
 """So few rows of one's own show no categories."""
+_STILL = 1e-6
+"""A column of no more deviation does not vary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class TabLeak(Targeted):
     likely right: its confidence is 1 less the entropy of the pooled softmax, relative to the
     greatest, and 1 less the numbers' spread over the starts in standard deviations.
 
-    Which columns are one category is read off the auxiliary rows.
+    Which columns are one category is read off the auxiliary rows, and which numbers never vary:
+    those are claimed as they are there, and records are not told apart by what does not vary.
 
     >>> TabLeak().restarts
     6
@@ -56,7 +59,8 @@ class TabLeak(Targeted):
 
         Raises:
             NotVisible: the view shows no such contribution.
-            Lacking: the recipe, the labels or own rows are not known, or samples are no records.
+            Lacking: the recipe, the labels or own rows are not known, own rows hold what is no
+                number, or samples are no records.
         """
         forward = recipe(views[0], knowledge)
         if forward.tokens:
@@ -64,6 +68,8 @@ class TabLeak(Targeted):
         if self.restarts < 1 or self.iterations < 1:
             raise Lacking("TabLeak needs restarts and iterations of at least 1.")
         own = auxiliary_of(knowledge, "TabLeak", _ROWS).x.flatten(1)
+        if not bool(torch.isfinite(own).all()):
+            raise Lacking("TabLeak's own rows hold NaN or infinite fields: fill them in.")
         observed = observe(views[0], knowledge, self.target, self.client)
         groups = categories(own)
         told = tried(
@@ -85,7 +91,7 @@ class TabLeak(Targeted):
         rng = knowledge.generator(61)
         ends = [self._descend(posed, own, groups, rng) for _ in range(self.restarts)]
         ends.sort(key=lambda end: end[1])
-        deviation = own.std(dim=0).clamp(min=1e-6)
+        deviation = own.std(dim=0).clamp(min=_STILL)
         aligned = [_aligned(ends[0][0], end, posed.labels, deviation) for end, _ in ends]
         samples, confidence = _pooled(torch.stack(aligned), groups, deviation)
         return Records(
@@ -107,6 +113,9 @@ class TabLeak(Targeted):
         free = (own.mean(dim=0) + own.std(dim=0) * drawn).to(posed.goal.dtype)
         for group in groups:  # logits around zero: every category is possible
             free[:, group] = drawn[:, group]
+        varies = own.std(dim=0) > _STILL
+        for group in groups:
+            varies[group] = True  # a category that own rows lack is possible
         free.requires_grad_()
         adam = torch.optim.Adam([free], lr=self.lr)
         best, least = _softened(free.detach(), groups), math.inf
@@ -117,7 +126,8 @@ class TabLeak(Targeted):
             loss = posed.mismatch(x.view(n, *posed.low.shape), "cosine")
             if loss.item() < least:
                 best, least = x.detach().clone(), loss.item()
-            (free.grad,) = torch.autograd.grad(loss, free)
+            (slope,) = torch.autograd.grad(loss, free)
+            free.grad = slope * varies
             adam.step()
         return best, least
 
@@ -138,8 +148,12 @@ def _aligned(
     labels: Int[Tensor, " n"],
     deviation: Float[Tensor, " columns"],
 ) -> Float[Tensor, "n columns"]:
-    """The records in the order in which they are most like the others, each with its label."""
-    apart = torch.cdist(like / deviation, end / deviation)
+    """The records in the order in which they are most like the others, each with its label; of the
+    columns that vary.
+    """
+    varies = deviation > _STILL
+    scale = deviation[varies]
+    apart = torch.cdist(like[:, varies] / scale, end[:, varies] / scale)
     apart = apart + 1e6 * (labels[:, None] != labels[None])
     _, columns = linear_sum_assignment(apart.numpy())
     return end[torch.from_numpy(columns)]

@@ -38,6 +38,14 @@ _EXACT = 1e-4
 """What mixing does not explain of encodings, over what it does, where signs are right."""
 _SETTLES = 1e-3
 """So little of encodings may be left that a pixel's sign is one question for all images."""
+_FITS = 0.05
+"""Factors that leave more of encodings' sizes than this explain nothing."""
+_SLACK = 0.02
+"""So far may a share be below zero or above one."""
+_MOST = 0.6
+"""Of so many encodings shares must be shares."""
+_ALIKE = 1e-4
+"""Images that differ by less, over their size, are one image."""
 _STARTS = 3
 _STEPS = 12
 _TRIES = 8
@@ -61,7 +69,9 @@ class Unmixing(Inference):
     the rank is right. What is left is one sign for each pixel of all images together, which the
     range, the mean and the neighbouring pixels settle.
 
-    It needs several encodings of each image: about twelve encodings an image were enough.
+    It needs several encodings of each image: about twelve encodings an image were enough. Factors
+    explain encodings as well in any other basis, so a fit claims nothing by itself: images are
+    claimed where most rows of shares are shares, and where no image is a sum of others.
 
     Args:
         client: whose images (None: the first of the first round's).
@@ -84,10 +94,16 @@ class Unmixing(Inference):
 
         Raises:
             NotVisible: a view shows no single update.
-            Lacking: there is no linear first layer, the number of the client's samples is not
-                public, there are too few encodings, or no range and mean of features are known.
+            Lacking: no seat mixes samples, there is no linear first layer, the number of the
+                client's samples is not public, there are too few encodings, no range and mean of
+                features are known, or what was found are no shares of so many images.
         """
         forward = recipe(views[0], knowledge)
+        if [seat.alone for seat in forward.data_seats] != [False]:
+            raise Lacking(
+                "it takes one data seat that mixes samples, and the recipe names"
+                f" {', '.join(type(seat).__name__ for seat in forward.data_seats) or 'none'}."
+            )
         prior = Prior.of(
             auxiliary(knowledge, type(self).__name__, _AUXILIARY),
             *forward.span(torch.empty(0, dtype=torch.float64)),
@@ -101,7 +117,8 @@ class Unmixing(Inference):
                 f"{len(encodings)} encodings were told from {len(seen)} updates, and {n} images"
                 f" take {3 * n} at least: look at more rounds, or at a wider first layer."
             )
-        x, off = unmixed(encodings, n, prior, self.most, knowledge.generator(41))
+        x, off, mixes, rank = unmixed(encodings, n, prior, self.most, knowledge.generator(41))
+        _refuse_other_factors(n, off, mixes, rank)
         samples = x.float().reshape(n, *forward.shape)
         return Reconstruction(
             type(self).__name__,
@@ -109,7 +126,11 @@ class Unmixing(Inference):
             samples,
             torch.full((n,), -1),
             off,
-            notes={"encodings": len(encodings), "client": int(seen[0].client or 0)},
+            notes={
+                "encodings": len(encodings),
+                "rows that are shares": round(mixes, 2),
+                "client": int(seen[0].client or 0),
+            },
         )
 
     def _encodings(
@@ -193,38 +214,70 @@ def unmixed(
     prior: Prior,
     most: int,
     rng: torch.Generator,
-) -> tuple[Float[Tensor, "n d"], float]:
-    """The n images of which each encoding mixes a few, and what of the encodings' sizes they do not
-    explain, over all of them.
+) -> tuple[Float[Tensor, "n d"], float, float, int]:
+    """The n images of which each encoding mixes a few, what of the encodings' sizes they do not
+    explain, over all of them, in how many encodings the shares are shares, and the mixes' rank.
     """
     sizes = encodings.double().abs()
-    found, least = torch.zeros(n, sizes.shape[1], dtype=torch.float64), float("inf")
+    found, least, mixes = torch.zeros(n, sizes.shape[1], dtype=torch.float64), float("inf"), 0.0
+    rank = 0
+    if not bool(sizes.any()):
+        return found, least, mixes, rank
     for _ in range(_RUNS):
-        images, left = _by_turns(sizes, n, prior, most, rng)
+        images, shares, left = _by_turns(sizes, n, prior, most, rng)
         if left < least:
-            found, least = images, left
+            found, least, mixes = images, left, _are_shares(shares)
+            rank = int(torch.linalg.matrix_rank(shares @ images, rtol=_ALIKE))
         if least < _EXACT:
             break
-    return prior.settled(found) if least < _SETTLES else found, least
+    return prior.settled(found) if least < _SETTLES else found, least, mixes, rank
+
+
+def _are_shares(found: Float[Tensor, "m n"]) -> float:
+    """In how many rows no share is below zero or above one."""
+    return float(((found > -_SLACK) & (found < 1 + _SLACK)).all(dim=1).double().mean())
+
+
+def _refuse_other_factors(n: int, off: float, mixes: float, rank: int) -> None:
+    """Refuse factors that are not shares and images.
+
+    Raises:
+        Lacking: they are not.
+    """
+    if not off < _FITS:
+        raise Lacking(f"mixes of images explain the encodings only up to {off:.2g} of their size.")
+    if mixes < _MOST:
+        raise Lacking(
+            f"encodings were explained, but in {1 - mixes:.0%} of them by shares below zero or"
+            " above one, as mixes of images explain them too: look at more rounds."
+        )
+    if rank < n:
+        raise Lacking(
+            f"encodings are explained by {rank} images, and the client holds {n}: some"
+            " are alike or sums of others, and which is which cannot be told."
+        )
 
 
 def _by_turns(
     sizes: Float[Tensor, "m d"], n: int, prior: Prior, most: int, rng: torch.Generator
-) -> tuple[Float[Tensor, "n d"], float]:
-    """Signs from factors and factors from signs, by turns, and the best images on the way."""
+) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m n"], float]:
+    """Signs from factors and factors from signs, by turns, and the best images on the way, with
+    their shares and what they leave.
+    """
     sign, sure = prior.first(sizes)
     least, found = float("inf"), torch.zeros(n, sizes.shape[1], dtype=torch.float64)
+    best = torch.zeros(len(sizes), n, dtype=torch.float64)
     for _ in range(most):
         shares, images, off = _factors(sign * sizes, n, rng)
         images = _retrieved(shares, sizes, images, sign, sure, prior, rng)
         left = float(((shares @ images).abs() - sizes).norm() / sizes.norm())
         if left < least:
-            least, found = left, images
+            least, found, best = left, images, shares
         after = torch.where(sure, sign, torch.where(shares @ images >= 0, 1.0, -1.0).double())
         if off < _EXACT or torch.equal(after, sign):
             break
         sign = after
-    return found, least
+    return found, best, least
 
 
 def _factors(

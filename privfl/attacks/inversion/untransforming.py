@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -23,6 +24,8 @@ from privfl.attacks.result import Reconstruction
 from privfl.core import ClientId, Examples, View
 
 _AUXILIARY = 50
+_FITS = 0.03
+"""Images whose transformations are further from what was seen, over the range, explain nothing."""
 _SWEEPS = 2
 
 Maps = Sequence[Callable[[Tensor], Tensor]]
@@ -74,7 +77,7 @@ class Untransforming(Inference):
         Raises:
             NotVisible: a view shows no single update.
             Lacking: no transformation is known, or the number of the client's samples, or samples
-                like them; an update has several steps.
+                like them; an update has several steps; no images explain what was seen.
         """
         forward = recipe(views[0], knowledge)
         low, high = forward.span(torch.empty(0, dtype=torch.float64))
@@ -91,12 +94,20 @@ class Untransforming(Inference):
         shown = [one for one in rounds if one is not None]
         if not shown:
             raise Lacking("no update shows what it was trained on.")
-        x = self._joined([one.double().flatten(1) for one in shown], maps, prior)
+        flat = [one.double().flatten(1) for one in shown]
+        x = self._joined(flat, maps, prior)
+        off = _unexplained(flat, x, maps, prior)
+        if not off < _FITS:
+            raise Lacking(
+                "no images were found that the policy takes to what was seen: it is off by"
+                f" {off:.2f} of the range of features."
+            )
         return Reconstruction(
             type(self).__name__,
             views[0].adversary,
             x.float().reshape(n, *forward.shape),
             torch.full((n,), -1),
+            off,
             notes={"rounds": len(shown), "transformations": len(maps)},
         )
 
@@ -195,6 +206,22 @@ def _maps(forward: Forward, low: Tensor, high: Tensor) -> Maps:
             f" {', '.join(forward.data_seats[0].broken_by)}."
         )
     return maps
+
+
+def _unexplained(
+    rounds: Sequence[Float[Tensor, "n d"]], images: Float[Tensor, "n d"], maps: Maps, prior: Prior
+) -> float:
+    """How far what was seen is from the images' likeliest transformations: the root of the mean
+    square over all rounds, as a share of the range of features.
+    """
+    span = prior.high - prior.low
+    total, many = 0.0, 0
+    for shown in rounds:
+        for one in _dealt(shown, images, maps, prior):
+            with torch.no_grad():
+                taken = maps[one.way](images[one.image].reshape(1, *prior.shape)).flatten()
+            total, many = total + float(((taken - one.x) / span).square().mean()), many + 1
+    return math.sqrt(total / many)
 
 
 def _dealt(

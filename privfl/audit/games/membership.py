@@ -12,7 +12,15 @@ from torch import Tensor
 from privfl.attacks import ClientScores, Inference, Knowledge, NotApplicable, Result, Scores
 from privfl.audit import score
 from privfl.audit.findings import Finding
-from privfl.audit.games.notes import AuditNotes, attacked, judged, name_of, tell
+from privfl.audit.games.notes import (
+    AuditNotes,
+    answered,
+    attacked,
+    judged,
+    name_of,
+    tell,
+    unasked,
+)
 from privfl.audit.rehearsal import Ground, views_of
 from privfl.core import ClientId
 from privfl.federation import Run
@@ -68,6 +76,12 @@ def scored(
     """Note what scores are worth: beside a control, and beside blind scores of the labels."""
     asked = questions(result, ground, took_part)
     if asked is None:
+        unasked(
+            notes,
+            finding,
+            f"its answer is {answered(result)}, and {ground.pool.n} candidates were asked about; or"
+            " no client that took part has members and others among them.",
+        )
         return
     told = score.membership(asked.scores, asked.truth, clusters=asked.client, seed=seed)
     control = score.null_membership(asked.scores, asked.truth, clusters=asked.client, seed=seed)
@@ -102,8 +116,10 @@ def scored(
 
 def questions(result: Result, ground: Ground, took_part: set[ClientId]) -> Questions | None:
     """What a result is asked: of each client that took part, its own members and its own others;
-    None where the result scores no candidates, or no client has both.
+    None where the result does not score these candidates, or no client has both.
     """
+    if isinstance(result, Scores | ClientScores) and result.scores.shape[-1] != ground.pool.n:
+        return None
     if isinstance(result, ClientScores):
         rows = {client: row for row, client in enumerate(result.clients) if client in took_part}
         at = torch.tensor([rows.get(int(client), -1) for client in ground.owner])

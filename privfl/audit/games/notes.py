@@ -10,7 +10,16 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from privfl.attacks import Inference, Knowledge, NotApplicable, Result, Targeted
+from privfl.attacks import (
+    ClientScores,
+    Inference,
+    Knowledge,
+    NotApplicable,
+    PropertyScores,
+    Result,
+    Scores,
+    Targeted,
+)
 from privfl.audit import score
 from privfl.audit.findings import LUCK, Finding
 from privfl.audit.games.guarded import Undone, guarded
@@ -111,6 +120,18 @@ def undone(
             verdict="not found",
         )
     )
+
+
+def answered(result: Result) -> str:
+    """What an answer is made of, in words."""
+    if isinstance(result, Scores | ClientScores | PropertyScores):
+        return f"{type(result).__name__} of {' x '.join(map(str, result.scores.shape))}"
+    return type(result).__name__
+
+
+def unasked(notes: AuditNotes, finding: Finding, why: str) -> None:
+    """Note that an attack's answer was none to the game's question: neither a leak nor safety."""
+    notes.findings.append(replace(finding, reason=why, undone=why, verdict="not found"))
 
 
 def judged(finding: Finding) -> Finding:

@@ -8,9 +8,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from privfl.attacks import Inference, Knowledge, NotApplicable, Result, Scores
+from privfl.attacks import Inference, Knowledge, NotApplicable, Scores
 from privfl.audit import score
-from privfl.audit.games.notes import AuditNotes, attacked, judged, name_of, tell, undone
+from privfl.audit.games.notes import (
+    AuditNotes,
+    answered,
+    attacked,
+    judged,
+    name_of,
+    tell,
+    unasked,
+    undone,
+)
 from privfl.audit.rehearsal import Ground, rehearse, views_of
 from privfl.core import Adversary, ClientId, Dataset, PrivflError, Seeds, client_of
 from privfl.federation import Federation, Run
@@ -99,7 +108,10 @@ def _runs(
     rounds, start = min(ROUNDS, scenario.rounds), work.model.read()
     held = ground.auxiliary.take(range(spare))
     both = Dataset(
-        torch.cat([work.data.x, held.x]), torch.cat([work.data.y, held.y]), work.data.classes
+        torch.cat([work.data.x, held.x]),
+        torch.cat([work.data.y, held.y]),
+        work.data.classes,
+        span=work.data.span,
     )
     clients, played = sorted(own), []
     for pair in range(PAIRS):
@@ -141,19 +153,33 @@ def _asked(
     for one in played:
         views = views_of(one.run, adversary)
         result, finding = attacked(notes, layer, adversary, attack, views, knows, "AUC of clients")
-        if isinstance(result, NotApplicable) or not _about(result, clients):
+        if isinstance(result, NotApplicable):
+            return
+        if not isinstance(result, Scores) or len(result.scores) != len(clients):
+            unasked(
+                notes,
+                finding,
+                f"its answer is {answered(result)}, and {len(clients)} clients were asked about, a"
+                " score each.",
+            )
             return
         seen = {
             c for number in one.run.transcripts for c in one.run.transcript(number).clients_seen()
         }
         at = [k for k, client in enumerate(clients) if client in seen and client not in mine]
-        if not at or not isinstance(result, Scores):
+        if not at:
             continue
         told = result.scores[torch.tensor(at)]
         scores.append(told - told.mean() if len(at) > 1 else told)
         truth += [clients[k] in one.present for k in at]
         whose += [clients[k] for k in at]
     if not any(truth) or all(truth):
+        unasked(
+            notes,
+            finding,
+            f"of {len(truth)} clients asked about that were seen, {sum(truth)} had their data in"
+            " the run, and it takes some of both kinds.",
+        )
         return
     values, present, of = torch.cat(scores), torch.tensor(truth), torch.tensor(whose)
     found = score.membership(values, present, clusters=of, seed=knows.seed)
@@ -172,7 +198,3 @@ def _asked(
             )
         )
     )
-
-
-def _about(result: Result, clients: Sequence[ClientId]) -> bool:
-    return isinstance(result, Scores) and len(result.scores) == len(clients)

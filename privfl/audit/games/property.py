@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from privfl.attacks import Inference, Knowledge, PropertyScores
+from privfl.attacks import Inference, Knowledge, NotApplicable, PropertyScores
 from privfl.audit import score
 from privfl.audit.findings import Finding
-from privfl.audit.games.notes import AuditNotes, attacked, judged
+from privfl.audit.games.notes import AuditNotes, answered, attacked, judged, unasked
 from privfl.audit.rehearsal import Ground, rehearse, views_of
 from privfl.core import ClientId, Dataset, Seeds, View
 from privfl.federation import Federation, Run
@@ -94,7 +94,7 @@ def _played(
     for client in marked:
         some = members[client][: round(share * len(members[client]))]
         x[some] = x[some].flip(-1)
-    run = rehearse(federation, members, rounds, Dataset(x, data.y, data.classes), seed=seed)
+    run = rehearse(federation, members, rounds, replace(data, x=x), seed=seed)
     model.write(start)
     return run
 
@@ -128,11 +128,21 @@ def _asked_by_client(
     marked: frozenset[ClientId],
 ) -> None:
     result, finding = attacked(notes, layer, adversary, attack, views, knows, "AUC")
-    if not isinstance(result, PropertyScores):
+    if isinstance(result, NotApplicable):
+        return
+    if not isinstance(result, PropertyScores) or result.scores.shape[1] != len(result.clients):
+        why = f"its answer is {answered(result)}, and a score for each client was asked for."
+        unasked(notes, finding, why)
         return
     clients = [-1 if client is None else client for client in result.clients]
     truth = torch.tensor([client in marked for client in clients])
     if not bool(truth.any()) or bool(truth.all()):
+        unasked(
+            notes,
+            finding,
+            f"of the {len(truth)} clients that it tells of, {int(truth.sum())} mirrored images, and"
+            " it takes some of both kinds.",
+        )
         return
     _note(notes, finding, result.scores.mean(dim=0), truth, knows.seed, "clients")
 
@@ -151,8 +161,13 @@ def _asked_by_run(
     result, finding = attacked(
         notes, layer, adversary, attack, reasons[0] if reasons else views, knows, "AUC"
     )
-    if isinstance(result, PropertyScores) and len(result.scores) == len(truth):
-        _note(notes, finding, result.scores.mean(dim=1), truth, knows.seed, "runs")
+    if isinstance(result, NotApplicable):
+        return
+    if not isinstance(result, PropertyScores) or len(result.scores) != len(truth):
+        why = f"its answer is {answered(result)}, and {len(truth)} runs of one round were asked."
+        unasked(notes, finding, why)
+        return
+    _note(notes, finding, result.scores.mean(dim=1), truth, knows.seed, "runs")
 
 
 def _note(

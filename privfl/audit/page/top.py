@@ -64,6 +64,7 @@ def layer_card(report: AuditReport, number: int, layer: str, lines: Sequence[Lin
     about = (
         f"test accuracy {100 * facts['accuracy']:.1f} %; {claims}; the server reads"
         f" {facts['the server reads']}; fidelity {facts['fidelity']}"
+        + (f"; {facts['data seats']}" if "data seats" in facts else "")
     )
     head = "".join(f"<div>{name}</div>" for name in _HEADS)
     rows = "".join(_line(report, line) for line in lines if line.layer == layer)

@@ -25,7 +25,9 @@ def write(path: Path, kind: bytes, secret: bytes) -> None:
     try:
         private_file.write(path, _MAGIC + len(kind).to_bytes(1, "little") + kind + secret)
     except OSError as error:
-        raise ConfigError(f"key file {path} cannot be written: {error.strerror}.") from error
+        raise ConfigError(
+            f"key file {path} cannot be written: {error.strerror or error}."
+        ) from error
 
 
 def read(path: Path, kind: bytes) -> bytes:

@@ -6,8 +6,10 @@ import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -46,8 +48,8 @@ class ATS:
     not here: these are the two that the paper reports for ResNet-20 on CIFAR-100.
 
     No guarantee: broken by `Untransforming` (after Balunović et al. 2022), which knows the policy,
-    as everybody does. Each image is transformed by itself, so DP-SGD's sensitivity stands beside
-    it.
+    as everybody does. Each image is transformed by itself, by coins that hang on the round and on
+    this image alone, so DP-SGD's sensitivity stands beside it.
 
     Args:
         policies: numbers joined by "-", policies by "+".
@@ -117,8 +119,9 @@ class ATS:
             dataset.x.new_tensor(side).view(-1, 1, 1).expand(shape) for side in dataset.span or ()
         )
         ways = self._ways()
-        policy = torch.randint(len(self.lists), (dataset.n,), generator=rng)
-        coin = torch.rand(dataset.n, generator=rng)
+        drawn = _coins_of(dataset.x, rng)
+        policy = (drawn[:, 0] * len(self.lists)).long()
+        coin = drawn[:, 1]
         x = dataset.x.clone()
         for number in range(len(self.lists)):
             mine = [way for way in ways if way[0] == number]
@@ -133,7 +136,9 @@ class ATS:
     def maps(
         self, shape: tuple[int, ...], low: Tensor, high: Tensor
     ) -> tuple[Callable[[Tensor], Tensor], ...]:
-        """Every policy with every outcome of its coins."""
+        """Every policy with every outcome of its coins, on samples [n, *shape] between ``low`` and
+        ``high`` [*shape].
+        """
         return tuple(_carried_out(steps, low, high) for _, steps in self._ways())
 
     def _ways(self) -> list[tuple[int, tuple[Transform, ...]]]:
@@ -148,6 +153,17 @@ class ATS:
                 )
                 ways.append((number, steps))
         return ways
+
+
+def _coins_of(x: Float[Tensor, "n *shape"], rng: torch.Generator) -> Float[Tensor, "n 2"]:
+    """Two draws in [0, 1) for each image, by a key of the round and the image alone. Were they
+    drawn in a row, a sample more or less would move all others', and whoever knows the coins would
+    see more than one sample's gradients change.
+    """
+    key = torch.randint(256, (32,), generator=rng, dtype=torch.uint8).numpy().tobytes()
+    rows = x.detach().cpu().contiguous().flatten(1).numpy()
+    told = b"".join(blake2b(row.tobytes(), digest_size=8, key=key).digest() for row in rows)
+    return torch.from_numpy(np.frombuffer(told, "<u4").reshape(-1, 2).astype(np.float64) / 2**32)
 
 
 def _carried_out(

@@ -98,7 +98,7 @@ class InstaHide:
     def maps(
         self, shape: tuple[int, ...], low: Tensor, high: Tensor
     ) -> tuple[Callable[[Tensor], Tensor], ...]:
-        """None: samples are mixed."""
+        """None, whatever ``low`` and ``high`` [*shape] are: samples are mixed."""
         return ()
 
     def _shares(self, n: int, rng: torch.Generator) -> Float[Tensor, "n k"]:

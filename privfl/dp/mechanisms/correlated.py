@@ -58,8 +58,7 @@ class Correlated(WithMemory):
     strategy: Strategy = field(default_factory=Blt)
 
     def __post_init__(self) -> None:
-        require.at_least(0, noise_multiplier=self.noise_multiplier)
-        require.finite(noise_multiplier=self.noise_multiplier)
+        require.multiplier(noise_multiplier=self.noise_multiplier)
 
     @property
     def guarantee(self) -> Guarantee[WithMemory]:

@@ -104,6 +104,7 @@ class DiscreteGaussian(Mechanism):
 
     def __post_init__(self) -> None:
         require.positive(noise_multiplier=self.noise_multiplier)
+        require.multiplier(noise_multiplier=self.noise_multiplier)
 
     def event(self, d: int) -> DpEvent:
         """What accounts for the noise on one vector [d], its rounding included."""
@@ -145,6 +146,7 @@ class Skellam(Mechanism):
 
     def __post_init__(self) -> None:
         require.positive(noise_multiplier=self.noise_multiplier)
+        require.multiplier(noise_multiplier=self.noise_multiplier)
 
     def event(self, d: int) -> DpEvent:
         """What accounts for the noise on one vector [d], its rounding included."""

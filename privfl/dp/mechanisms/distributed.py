@@ -50,8 +50,7 @@ class DistributedSkellam:
     noise_multiplier: int | float
 
     def __post_init__(self) -> None:
-        require.at_least(0, noise_multiplier=self.noise_multiplier)
-        require.finite(noise_multiplier=self.noise_multiplier)
+        require.multiplier(noise_multiplier=self.noise_multiplier)
 
     @property
     def guarantee(self) -> Guarantee[RingNoise]:
@@ -99,8 +98,7 @@ class DistributedDiscreteGaussian:
     noise_multiplier: int | float
 
     def __post_init__(self) -> None:
-        require.at_least(0, noise_multiplier=self.noise_multiplier)
-        require.finite(noise_multiplier=self.noise_multiplier)
+        require.multiplier(noise_multiplier=self.noise_multiplier)
 
     @property
     def guarantee(self) -> Guarantee[RingNoise]:

@@ -66,8 +66,7 @@ class Gaussian(Mechanism):
     noise_multiplier: int | float
 
     def __post_init__(self) -> None:
-        require.at_least(0, noise_multiplier=self.noise_multiplier)
-        require.finite(noise_multiplier=self.noise_multiplier)
+        require.multiplier(noise_multiplier=self.noise_multiplier)
 
     def event(self, d: int) -> DpEvent:
         """What accounts for the noise on one vector [d]."""
@@ -117,8 +116,7 @@ class LocalGaussian(Mechanism):
     noise_multiplier: int | float
 
     def __post_init__(self) -> None:
-        require.at_least(0, noise_multiplier=self.noise_multiplier)
-        require.finite(noise_multiplier=self.noise_multiplier)
+        require.multiplier(noise_multiplier=self.noise_multiplier)
 
     def event(self, d: int) -> DpEvent:
         """What accounts for the noise on one client's vector [d]."""

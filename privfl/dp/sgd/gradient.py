@@ -132,8 +132,8 @@ class DPGradient:
 
     def __post_init__(self) -> None:
         require.positive(l2=self.l2)
-        require.finite(l2=self.l2, noise_multiplier=self.noise_multiplier)
-        require.at_least(0, noise_multiplier=self.noise_multiplier)
+        require.finite(l2=self.l2)
+        require.multiplier(noise_multiplier=self.noise_multiplier)
         require.at_least(1, batch_size=self.batch_size, microbatch=self.microbatch or 1)
         if self.engine not in ENGINES:
             raise ConfigError(unknown("gradient engine", self.engine, ENGINES))
