@@ -14,6 +14,7 @@ from benchmarks.robustness.inspecting import inspecting
 from benchmarks.robustness.nets import nets
 from benchmarks.robustness.semantic import semantic
 from benchmarks.robustness.single_shot import single_shot
+from benchmarks.robustness.tails import tails
 from benchmarks.robustness.wider import wider
 from benchmarks.robustness.words import words
 
@@ -31,6 +32,7 @@ CASES = {
     "wider": wider,
     "nets": nets,
     "evading": evading,
+    "tails": tails,
     "inspect": inspecting,
 }
 

@@ -23,14 +23,15 @@ from privfl.config import AuditConfig
 from privfl.core import Dataset, LocalPlan, Seeds
 from privfl.data import IID, Split, load
 from privfl.engine import Attacker
-from privfl.models import cnn, initialised
+from privfl.models import initialised, mlp
 from privfl.training import LocalSGD, evaluate
 
-MANY, FEW, EACH = 1000, 100, 20
-HONEST = LocalSGD(lr=0.05, plan=LocalPlan(10, epochs=2), weighting="uniform")
-TRAINING = attacks.AttackTraining(lr=0.02, epochs=6, poisoned=10)
-BOUNDS = (1.0, 4.0, 16.0, 32.0)
-"""S, as multiples of the honest updates' median norm."""
+MANY, FEW, EACH = 1000, 100, 50
+HONEST = LocalSGD(lr=0.15, plan=LocalPlan(10, epochs=2), weighting="uniform")
+"""So noisy that next to none of a thousand updates is shorter than a constrained attacker's."""
+TRAINING = attacks.AttackTraining(lr=0.02, epochs=20, poisoned=10)
+BOUNDS, NOISY = (1.0, 2.0, 4.0, 8.0), 4.0
+"""S, as multiples of the honest updates' median norm; that with which noise is added."""
 TEAMS = (1, 5)
 """Attackers of 100."""
 GAMMAS, ALPHAS = (2.0, 5.0, 10.0), (0.4, 0.05)
@@ -43,7 +44,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Room:
-    """What a seed's rounds share: a model close to convergence, clients of 20 images, the tail."""
+    """What a seed's rounds share: a trained model, clients of 50 images, the tail."""
 
     split: Split
     clients: Sequence[Dataset]
@@ -54,33 +55,41 @@ class Room:
 
     @classmethod
     def of(cls, seed: int) -> Room:
-        """A CNN of 20k weights after 3 central epochs on 20,000 images."""
+        """An MLP of 25k weights after a central epoch on the honest clients' 50,000 images."""
         split, seeds = load("mnist"), Seeds(seed)
         order = torch.randperm(split.train.n, generator=seeds.generator("order"))
         train = split.train.take(order[: MANY * EACH])
         clients = [train.take(part) for part in IID()(train, MANY, seeds.generator("partition"))]
         left = split.train.take(order[MANY * EACH :])
         own = [left.take(range(i * FEW, (i + 1) * FEW)) for i in range(max(LIARS))]
-        model = initialised(cnn, split.shape, split.classes, seed=seed)
+        model = initialised(mlp, split.shape, split.classes, seed=seed, hidden=(32,))
         few = replace(split, train=train, test=split.test.take(range(0, split.test.n, 5)))
-        train_centrally(model, few, LocalSGD(lr=0.05, plan=LocalPlan(64, epochs=3)), seed)
+        train_centrally(model, few, LocalSGD(lr=0.1, plan=LocalPlan(64, epochs=1)), seed)
         return cls(few, clients, own, model, seven_tail(split), seed)
 
-    def round(self, n: int, liars: int, attack: Any, rows: bool = False, **parts: Any) -> Figures:
-        """Backdoor and main task after a round of n clients whose first ones attack; with ``rows``
-        also what their rows look like beside the others'. The model is put back.
+    def round(
+        self,
+        n: int,
+        liars: int,
+        attack: Any,
+        rows: bool = False,
+        rounds: int = 1,
+        **parts: Any,
+    ) -> Figures:
+        """Backdoor and main task after rounds of n clients whose first ones attack; with ``rows``
+        also what their rows in the first look like beside the others'. The model is put back.
         """
         kept = torch.nn.utils.parameters_to_vector(self.model.parameters()).detach().clone()
         run = Federation(
             self.model,
             [*self.own[:liars], *self.clients[: n - liars]],
             self.split.test,
-            rounds=1,
+            rounds=rounds,
             training=HONEST,
             attackers=[Attacker("a", attack, frozenset(range(liars)))] if liars else [],
             seed=self.seed,
-            executor="sequential",
-            audit=AuditConfig(keep=[0] if rows else [], evaluate_every=1),
+            executor="stacked",
+            audit=AuditConfig(keep=[0] if rows else [], evaluate_every=rounds),
             **parts,
         ).run()
         measured = self.tail.measure(self.model, self.split.test)
@@ -137,7 +146,7 @@ def rounds(seed: int) -> dict[str, Figures]:
             )
             name = f"10: constrain-and-scale, alpha {alpha:g}, gamma {gamma:g}"
             found[name] = room.round(10, 1, hidden, rows=True)
-    near = attacks.ConstrainAndScale(tail, TRAINING, gamma=1.0, split="same", alpha=0.2)
+    near = attacks.ConstrainAndScale(tail, TRAINING, gamma=1.0, split="same", alpha=0.4)
     for liars in LIARS:
         krum = aggregators.Krum(f=liars)
         found[f"11: Krum, {liars} of 1,000"] = room.round(MANY, liars, near, aggregator=krum)
@@ -145,8 +154,8 @@ def rounds(seed: int) -> dict[str, Figures]:
         for times in BOUNDS:
             found[f"12: {liars} of 1,000, S {times:g}"] = room.clipped(liars, times * unit, 0.0)
         for sigma in NOISES:
-            name = f"12: {liars} of 1,000, S {BOUNDS[-1]:g}, noise {sigma:g}"
-            found[name] = room.clipped(liars, BOUNDS[-1] * unit, sigma)
+            name = f"12: {liars} of 1,000, S {NOISY:g}, noise {sigma:g}"
+            found[name] = room.clipped(liars, NOISY * unit, sigma)
     return found
 
 

@@ -184,7 +184,8 @@ def draw_evading(each: Sequence[Mapping[str, Mapping[str, float]]]) -> None:
         teams: dict[str, list[str]] = {}
         for name in by_setting[number]:
             if "noise" not in name:
-                teams.setdefault(name.partition(": ")[2].partition(",")[0], []).append(name)
+                team = name.partition(": ")[2].rpartition(", S")[0]
+                teams.setdefault(team, []).append(name)
         for team, names in teams.items():
             bounds = [float(name.rpartition("S ")[2]) for name in names]
             for what in ("backdoor", "main"):
