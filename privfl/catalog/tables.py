@@ -231,6 +231,8 @@ ATTACKS: PluggedTable[Callable[..., Any]] = PluggedTable(
         "mimic": attacks.Mimic,
         "dissensus": attacks.Dissensus,
         "steady": attacks.Steady,
+        "ordinary": attacks.Ordinary,
+        "foretold": attacks.Foretold,
         "free_rider": attacks.FreeRider,
         "skip_clip": attacks.SkipClip,
         "withhold": attacks.Withhold,
