@@ -61,7 +61,7 @@ class LAMP(Targeted):
     """
 
     family: ClassVar[Family] = "inversion"
-    examples: ClassVar[Examples] = {"": {"iterations": 6, "turns": 2, "swaps": 4, "starts": 2}}
+    examples: ClassVar[Examples] = {"": {"iterations": 2, "turns": 2, "swaps": 2, "starts": 1}}
     target: Target = "client"
     client: ClientId | None = None
     objective: Literal["cosine", "l2"] = "cosine"
