@@ -297,6 +297,7 @@ INFERENCE: PluggedTable[Callable[..., Any]] = PluggedTable(
         "grad_inversion": attacks.GradInversion,
         "embedding_leakage": attacks.EmbeddingLeakage,
         "dager": attacks.DAGER,
+        "lamp": attacks.LAMP,
         "tableak": attacks.TabLeak,
         "white_box_membership": attacks.WhiteBoxMembership,
         "source_inference": attacks.SourceInference,
