@@ -21,7 +21,7 @@ from benchmarks.privacy_attacks.reconstruction import (
 from benchmarks.privacy_attacks.shadows import shadows
 from benchmarks.privacy_attacks.statistics import counted, inverted
 from benchmarks.privacy_attacks.tables import tables
-from benchmarks.privacy_attacks.text import dager
+from benchmarks.privacy_attacks.text import dager, lamp
 from benchmarks.privacy_attacks.trajectory import trajectory
 from benchmarks.privacy_attacks.tuned import tuned
 
@@ -45,6 +45,7 @@ CASES: dict[str, Case] = {
     "batch_norm": inverted,
     "batch_norm_labels": counted,
     "dager": dager,
+    "lamp": lamp,
     "tables": tables,
     "client_gan": client_gan,
     "server_gan": server_gan,

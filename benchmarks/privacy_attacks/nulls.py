@@ -5,23 +5,29 @@ claimed to have been, and nobody mirrors anything.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks.harness import Row, gain
 from privfl import Federation
 from privfl.attacks import (
+    DAGER,
     BlackBoxProperty,
     ClientPresence,
     FedMIA,
     Forward,
     GradientInversion,
+    GradInversion,
     Knowledge,
     LabelCounts,
     LinearLeakage,
     LossThreshold,
     PropertyInference,
+    StatisticCounts,
+    TabLeak,
     UpdateMembership,
 )
 from privfl.audit import Shadows
@@ -33,14 +39,15 @@ from privfl.audit.games import (
     attack_probe,
     attack_property,
     attack_stream,
+    attack_text,
 )
 from privfl.audit.intervals import Figure
 from privfl.audit.rehearsal import Ground, rehearse
 from privfl.config import AuditConfig
 from privfl.core import Dataset
 from privfl.data import load
-from privfl.models import initialised, mlp
-from privfl.training import LocalSGD
+from privfl.models import initialised, mlp, transformer
+from privfl.training import FedSGD, LocalSGD
 
 CLIENTS, EACH = 12, 8
 MEMBERSHIP = (
@@ -57,16 +64,62 @@ PROPERTY = (
 )
 PRESENCE = (ClientPresence("loss"), ClientPresence(), ClientPresence(target="sum"))
 PROBE = (LabelCounts(), LinearLeakage(), GradientInversion(iterations=5))
+STATISTICS = (
+    StatisticCounts(),
+    GradInversion(iterations=5, seeds=1),
+)
+TABLES = (TabLeak(iterations=10, restarts=1),)
+TEXT = (DAGER(rehearsals=1),)
+LENGTH, TOKENS = 6, 20
 
 
-def federation(seed: int, alpha: float | None = None) -> tuple[Federation, Ground, Knowledge]:
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """Data, a model for it, and how clients train in a null federation."""
+
+    data: Dataset
+    net: nn.Module
+    training: LocalSGD = field(default_factory=lambda: LocalSGD(lr=0.3))
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+def _setting(family: str, seed: int) -> _Setting:
+    """Digits and a small net; with BatchNorm whose statistics clients send, records of Adult, or
+    text of random characters, where a family of attacks asks for it.
+    """
+    if family == "text":
+        rng = torch.Generator().manual_seed(seed)
+        drawn = torch.randint(0, TOKENS, (2, 600, LENGTH + 1), generator=rng).amin(dim=0)
+        text = Dataset(drawn[:, :-1].clone(), drawn[:, 1:].clone(), TOKENS)
+        sized: dict[str, Any] = {"width": 32, "heads": 2}
+        net = initialised(transformer, (LENGTH,), TOKENS, seed=seed, **sized)
+        return _Setting(text, net, FedSGD(lr=0.1))
+    if family == "tables":
+        rows = load("adult").train.take(range(700))
+        net = initialised(mlp, tuple(rows.x.shape[1:]), rows.classes, seed=seed, hidden=(16,))
+        return _Setting(rows, net, FedSGD(lr=0.1))
+    digits = load("digits").train
+    if family == "statistics":
+
+        def build(shape: tuple[int, ...], classes: int) -> nn.Module:
+            layers = (nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU())
+            return nn.Sequential(*layers, nn.Linear(16, classes))
+
+        net = initialised(build, (1, 8, 8), 10, seed=seed)
+        return _Setting(digits, net, FedSGD(lr=0.1), {"buffers": "averaged"})
+    return _Setting(digits, initialised(mlp, (1, 8, 8), 10, seed=seed, hidden=(16,)))
+
+
+def federation(
+    seed: int, alpha: float | None = None, family: str = ""
+) -> tuple[Federation, Ground, Knowledge]:
     """A small federation whose clients train on samples that nobody is asked about: of each client
     as many others are claimed to be members, and as many are not.
 
     With ``alpha`` clients differ in their labels as under a Dirichlet partition.
     """
-    split = load("digits")
-    data, rng = split.train, torch.Generator().manual_seed(seed)
+    setting = _setting(family, seed)
+    data, rng = setting.data, torch.Generator().manual_seed(seed)
     order = torch.randperm(data.n, generator=rng)
     if alpha is not None:  # each client draws its labels from its own shares of the classes
         shares = torch.distributions.Dirichlet(torch.full((10,), alpha))
@@ -95,17 +148,17 @@ def federation(seed: int, alpha: float | None = None) -> tuple[Federation, Groun
         data.take(torch.cat([inside, outside])),
         auxiliary,
     )
-    net = initialised(mlp, (1, 8, 8), 10, seed=seed, hidden=(16,))
-    training = LocalSGD(lr=0.3)
+    net, training = setting.net, setting.training
     small = Federation(
         net,
-        [Dataset(data.x, data.y, 10)] * CLIENTS,
-        split.test.take(range(50)),
+        [Dataset(data.x, data.y, data.classes, span=data.span)] * CLIENTS,
+        auxiliary.take(range(50)),
         rounds=2,
         training=training,
-        executor="stacked",
+        executor="sequential" if family in ("text", "statistics") else "stacked",
         audit=AuditConfig(keep="all"),
         seed=seed,
+        **setting.more,
     )
     scenario = replace(
         small.scenario,
@@ -124,10 +177,10 @@ def federation(seed: int, alpha: float | None = None) -> tuple[Federation, Groun
 
 def found(seed: int, families: Iterable[str], alpha: float | None = None) -> dict[str, bool]:
     """Whether each attack's interval holds what blind guesses score, in one null run."""
-    played, ground, knows = federation(seed, alpha)
     holds: dict[str, bool] = {}
-    start = played.scenario.workload.model.read()
     for family in families:
+        played, ground, knows = federation(seed, alpha, family)
+        start = played.scenario.workload.model.read()
         notes = AuditNotes([], {}, {})
         played.scenario.workload.model.write(start)
         if family == "membership":
@@ -158,11 +211,19 @@ def found(seed: int, families: Iterable[str], alpha: float | None = None) -> dic
                 notes, "null", played, ["server"], PROPERTY, knows, ground, seed, share=0.0
             )
         else:
-            few = {k: index[:1] for k, index in played.scenario.clients.items()}
-            claimed = {k: index[:1] for k, index in ground.members.items()}
+            size = 4 if family == "statistics" else 1
+            few = {k: index[:size] for k, index in played.scenario.clients.items()}
+            claimed = {k: index[:size] for k, index in ground.members.items()}
             run = rehearse(played, few, 1)
             truth = Truth(claimed, played.scenario.workload.data, ground)
-            attack_probe(notes, "null", run, ["server"], PROBE, knows, truth, None)
+            if family == "text":
+                attack_text(notes, "null", run, ["server"], TEXT, knows, truth, None)
+                for one in notes.findings:
+                    if one.value is not None and one.control is not None:
+                        holds[one.attack] = one.value.holds(one.control.value)
+                continue
+            probe = {"statistics": STATISTICS, "tables": TABLES}.get(family, PROBE)
+            attack_probe(notes, "null", run, ["server"], probe, knows, truth, None)
         for one in notes.findings:
             gap = next((one.rates[name] for name in one.rates if name.startswith("gap")), None)
             if gap is not None:
@@ -181,6 +242,9 @@ def nulls(quick: bool) -> Iterable[Row]:
         ("presence", None),
         ("property", None),
         ("reconstruction", None),
+        ("statistics", None),
+        ("tables", None),
+        ("text", None),
     ):
         runs = [found(seed, [family], alpha) for seed in range(20 if quick else 200)]
         for name in runs[0]:

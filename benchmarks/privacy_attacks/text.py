@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from benchmarks.harness import Row, cost, gain
 from benchmarks.privacy_attacks.runs import mean, play
-from privfl.attacks import DAGER, Forward, Inference, Knowledge, Result, Sequences
+from privfl.attacks import DAGER, LAMP, Forward, Inference, Knowledge, Result, Sequences
+from privfl.attacks.inversion.ngrams import ngrams
 from privfl.core import Dataset, LocalPlan, Rows, View, cross_entropy
 from privfl.data import Split, load
 from privfl.models import initialised, transformer
@@ -142,3 +143,49 @@ def dager(quick: bool) -> Iterable[Row]:
         case = f"DAGER, {b} x 32 tokens, d = {width}, {name}"
         yield gain(case, "blind", "tokens right", mean(tokens), mean(blind))
         yield gain(case, "all", "share whole", mean(whole), 1.0)
+
+
+def lamp(quick: bool) -> Iterable[Row]:
+    """The inexact attack where DAGER works and where it ends, beside DAGER, and beside two who are
+    blind: the commonest token everywhere, and as many sequences drawn from the same n-grams.
+    """
+    seeds = 1 if quick else 3
+    split = load("shakespeare", length=32)
+    drawn = _drawn(split, 20)
+    settings: Sequence[Setting] = (
+        ("one step", 128, 1, 0, 0.0, ONE),
+        ("one step", 128, 3, 0, 0.0, ONE),
+        ("b T = d", 128, 4, 0, 0.0, ONE),
+        ("b T = 160 > d", 128, 5, 0, 0.0, ONE),
+        ("noise of 0.001", 128, 3, 0, 1e-3, ONE),
+        ("noise of 0.001, after Adam", 128, 3, STEPS, 1e-3, ONE),
+        ("two local steps, after Adam", 128, 3, STEPS, 0.0, TWO),
+    )
+    for name, width, b, steps, noise, training in settings:
+        told = {
+            which: attacked(
+                split, attack, width, b, seeds, steps=steps, noise=noise, training=training
+            )
+            for which, attack in (("LAMP", LAMP()), ("DAGER", DAGER()))
+        }
+        case = f"LAMP, {b} x 32 tokens, d = {width}, {name}"
+        found = mean(told["LAMP"][1])
+        yield gain(case, "DAGER", "tokens right", found, mean(told["DAGER"][1]))
+        yield gain(case, "the commonest token", "tokens right", found, mean(told["LAMP"][2]))
+        yield gain(case, "n-grams alone", "tokens right", found, drawn[b])
+        yield cost(case, "shown", "CPU s", mean(told["LAMP"][3]), 60.0)
+
+
+def _drawn(split: Split, tries: int) -> dict[int, float]:
+    """By batch size, what sequences drawn from n-grams of other text have right, matched alike."""
+    model, vocabulary = ngrams(split.test.x, split.classes), torch.arange(split.classes)
+    rng = torch.Generator().manual_seed(7)
+    told: dict[int, float] = {}
+    for b in (1, 3, 4, 5):
+        shares = []
+        for _ in range(tries):
+            true = split.train.x[torch.randint(0, split.train.n, (b,), generator=rng)]
+            found = model.drawn(b, true.shape[1], vocabulary, rng)
+            shares.append(right(Sequences("n-grams", "nobody", found), true, 0)[1])
+        told[b] = mean(shares)
+    return told

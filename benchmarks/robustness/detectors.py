@@ -36,6 +36,9 @@ LIES: Mapping[str, Mapping[str, Any] | None] = {
     "ALIE 1.5": {"name": "alie", "z": 1.5},
     ON_THE_PATH: {"name": "agr_tailored"},
     "steady": {"name": "steady"},
+    "foretold": {"name": "foretold", "window": 5},
+    "scattered": {"name": "agr_tailored", "apart": [1.6]},
+    "ordinary": {"name": "ordinary", "layers": [64 * 32 + 32, 32 * 10 + 10]},
 }
 MADE_AGAINST: Mapping[str, str] = {
     **dict.fromkeys(("FLDetector", "FLANDERS", "FLANDERS, last"), "steady"),
@@ -44,6 +47,14 @@ MADE_AGAINST: Mapping[str, str] = {
 }
 """Which lie was made against which detector: it judges candidates by the detector itself, or moves
 as its forecast does.
+"""
+FOR_ONE: Mapping[str, str] = {
+    "foretold": "FLDetector",
+    "scattered": "RFLBAT",
+    "ordinary": "LASA",
+}
+"""Lies that know one detector's formula, and do not only try candidates on it: it alone, and no
+defence, meets them.
 """
 LIE = NormalDist().cdf((100 - 51) / (100 - 20))
 """z of 20 liars among 100 as the code of FLANDERS has it: Phi where Baruch et al. have Phi^-1."""
@@ -117,7 +128,8 @@ def detectors(quick: bool) -> Iterable[Row]:
     for (detector, lie, _), figures in spread_out(detected, jobs):
         found.setdefault((detector, lie), []).append(figures)
     for (detector, lie), over_seeds in found.items():
-        mark = " (made against it)" if MADE_AGAINST.get(detector) == lie else ""
+        made = MADE_AGAINST.get(detector) == lie or FOR_ONE.get(lie) == detector
+        mark = " (made against it)" if made else ""
         what = f"{detector}, {lie}{mark}"
         plain = _mean(found[detector, "none"], "accuracy")
         accuracy = [figures["accuracy"] for figures in over_seeds]
@@ -132,8 +144,10 @@ def detectors(quick: bool) -> Iterable[Row]:
 
 def tried(detector: str, lie: str) -> bool:
     """Whether a lie is tried: two dozen candidates a round, each judged by a matrix that is fitted
-    anew, take minutes.
+    anew, take minutes; lies for one detector are tried on that one.
     """
+    if lie in FOR_ONE:
+        return detector in ("no defence", FOR_ONE[lie])
     return (detector, lie) != ("FLANDERS", ON_THE_PATH)
 
 

@@ -154,3 +154,54 @@ def draw_semantic(
     for axis in (scale, decay):
         axis.legend(fontsize=8)
     save(figure, "semantic.png")
+
+
+def draw_evading(each: Sequence[Mapping[str, Mapping[str, float]]]) -> None:
+    """Backdoor and main task by bound and attackers of 100; by angle; by attackers of 1,000 that
+    Krum sees; by bound and attackers of 1,000. Means, and the spread over seeds.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
+
+    def at(name: str, what: str) -> list[float]:
+        return [100 * found[name][what] for found in each]
+
+    def line(axis: Any, xs: Sequence[float], names: Sequence[str], what: str, label: str) -> None:
+        values = torch.tensor([at(name, what) for name in names])
+        (drawn,) = axis.plot(xs, values.mean(dim=1), marker="o", label=label)
+        axis.fill_between(
+            xs, values.amin(dim=1), values.amax(dim=1), color=drawn.get_color(), alpha=0.15
+        )
+
+    by_setting: dict[str, list[str]] = {}
+    for name in each[0]:
+        by_setting.setdefault(name.partition(":")[0], []).append(name)
+    for axis, number, xlabel in (
+        (axes[0][0], "9", "S, honest norms"),
+        (axes[1][1], "12", "S, honest norms"),
+    ):
+        teams: dict[str, list[str]] = {}
+        for name in by_setting[number]:
+            if "noise" not in name:
+                team = name.partition(": ")[2].rpartition(", S")[0]
+                teams.setdefault(team, []).append(name)
+        for team, names in teams.items():
+            bounds = [float(name.rpartition("S ")[2]) for name in names]
+            for what in ("backdoor", "main"):
+                line(axis, bounds, names, what, f"{what}, {team}")
+        axis.set(title=f"figure {number}", xlabel=xlabel, xscale="log")
+    for name in by_setting["10"]:
+        cosine = statistics.mean(found[name]["cosine"] for found in each)
+        colour = "tab:orange" if "constrain" in name else "tab:blue"
+        axes[0][1].plot(cosine, statistics.mean(at(name, "backdoor")), "o", color=colour)
+    axes[0][1].set(title="figure 10 (blue: train-and-scale)", xlabel="cosine to the broadcast")
+    shares = [float(name.split()[2].replace(",", "")) / 10 for name in by_setting["11"]]
+    for what in ("backdoor", "main"):
+        line(axes[1][0], shares, by_setting["11"], what, what)
+    axes[1][0].set(title="figure 11, Krum", xlabel="attackers, %", xscale="log")
+    for axis in axes.flat:
+        axis.set(ylabel="accuracy, %", ylim=(-3, 103))
+        if axis is not axes[0][1]:
+            axis.legend(fontsize=7)
+    save(figure, "evading.png")

@@ -35,7 +35,8 @@ class LASA(Memoryless):
     (s)| / std(s) < ``norm`` for s the lengths there, and < ``sign`` for s the shares of positive
     entries among those that are not zero; where no row passes both, all do. The result is, layer by
     layer, the mean of the cut rows that count, with all of their entries. Meant for f < n/2. Row
-    weights are not used. No sensitivity is proved.
+    weights are not used. No sensitivity is proved. Who sends a row of ordinary length and signs
+    that goes back (`attacks.Ordinary`) is averaged in every layer.
 
     A layer is a layer's weights with its biases; the authors' code filters each tensor on its own.
     A vector of another length than the model is one layer. A row counts as dropped where no layer

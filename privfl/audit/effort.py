@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from privfl.attacks import (
     DAGER,
+    LAMP,
     SPEAR,
     BlackBoxProperty,
     ClientPresence,
@@ -157,7 +158,7 @@ def named_attacks(parts: Sequence[Mapping[str, Any]]) -> Attacks:
                 f"audit.attacks: '{part['name']}' is scored by no game of the audit: run it on a"
                 " view, as in attack.run(run.view('server', 0))."
             )
-        if isinstance(attack, EmbeddingLeakage | DAGER):
+        if isinstance(attack, EmbeddingLeakage | DAGER | LAMP):
             text.append(attack)
         elif isinstance(attack, ClientPresence):
             presence.append(attack)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar
@@ -38,49 +36,10 @@ from privfl.core import (
     Total,
     client_of,
     no_helper,
-    norm,
 )
-from privfl.core.streaming import add_row
 from privfl.crypto import lies
-
-_HEADER = struct.Struct("<4sIQQd")
-"""Magic and version, CRC-32 of the part's name, round, d, weight: FRAME_ROOM bytes in front of d
-little-endian float32.
-"""
-_MAGIC = b"PFL\x01"
-_SLACK = 1e-5
-
-
-class _Refused(Exception):
-    pass
-
-
-def _header(plan: RoundPlan, weight: float) -> bytes:
-    return _HEADER.pack(_MAGIC, zlib.crc32(plan.part.encode()), plan.number, plan.d, weight)
-
-
-def _read(body: Buffer, plan: RoundPlan | None = None) -> tuple[torch.Tensor, float]:
-    """The vector (a view of a body that can be written, or a copy) and its weight; with a plan,
-    only if they belong to it.
-    """
-    if len(body) < FRAME_ROOM:
-        raise _Refused(f"{len(body)} bytes are no message")
-    magic, part, number, d, weight = _HEADER.unpack_from(body)
-    if magic != _MAGIC:
-        raise _Refused("not a plain update of this version")
-    if len(body) != FRAME_ROOM + 4 * d:
-        raise _Refused(f"{len(body)} bytes where {FRAME_ROOM + 4 * d} were announced")
-    if plan is not None:
-        if (part, number) != (zlib.crc32(plan.part.encode()), plan.number):
-            raise _Refused(
-                f"a message for round {number}, not for round {plan.number}, part '{plan.part}'"
-            )
-        if d != plan.d:
-            raise _Refused(f"a vector of {d} values where {plan.d} were asked for")
-        if not 0 < weight <= plan.max_weight:
-            raise _Refused(f"weight {weight} is not in (0, {plan.max_weight}]")
-    values = np.frombuffer(body, dtype="<f4", offset=FRAME_ROOM)
-    return torch.from_numpy(values if values.flags.writeable else values.copy()), weight
+from privfl.crypto.plain_letters import NotUsable, checked, header, read
+from privfl.crypto.plain_sum import SummingServer
 
 
 @dataclass(slots=True)
@@ -91,12 +50,12 @@ class _Client:
     def step(self, mail: Mail) -> Mail:
         if mail:
             return {}
-        header = _header(self.plan, self.update.weight)
+        head = header(self.plan, self.update.weight)
         frame = self.update.frame
         if frame is None:
             values = self.update.delta.detach().cpu().numpy().astype("<f4", copy=False)
-            return {"server": bytearray(header) + values.tobytes()}
-        frame[:FRAME_ROOM] = header
+            return {"server": bytearray(head) + values.tobytes()}
+        frame[:FRAME_ROOM] = head
         return {"server": frame}
 
 
@@ -123,80 +82,6 @@ def _where_they_lie(bodies: Sequence[Buffer], at: Sequence[int], d: int) -> torc
     return torch.from_numpy(rows)
 
 
-def _checked(
-    plan: RoundPlan,
-    expected: Collection[ClientId],
-    taken: Collection[ClientId],
-    who: PartyId,
-    body: Buffer,
-) -> tuple[ClientId, torch.Tensor, float]:
-    """Who sent a message, its vector and its weight.
-
-    Raises:
-        _Refused: it is none of this round's, or longer than the bound.
-    """
-    client = client_of(who)
-    if client is None or client not in expected:
-        raise _Refused("not in the cohort")
-    if client in taken:
-        raise _Refused("a second message")
-    row, weight = _read(body, plan)
-    length = norm(row)
-    if not length <= plan.l2 * (1 + _SLACK) or length == float("inf"):
-        raise _Refused(f"norm {length:.6g} is over the bound {plan.l2:.6g}, or not finite")
-    return client, row, weight
-
-
-@dataclass
-class _SummingServer:
-    """The server where nothing but the rows' sum is wanted: it adds each up when it comes."""
-
-    plan: RoundPlan
-    weighted: bool
-    total: torch.Tensor | None = None
-    weights: list[float] = field(default_factory=list)
-    expected: set[ClientId] = field(default_factory=set)
-    taken: dict[ClientId, None] = field(default_factory=dict)
-    excluded: dict[PartyId, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.expected = set(self.plan.cohort)
-
-    def fold(self, sender: PartyId, body: Buffer) -> Buffer | None:
-        """Add a row up, unless it cannot be used: why not is said when it arrives."""
-        try:
-            self._add(sender, body)
-        except _Refused:
-            return None
-        return b""
-
-    def step(self, mail: Mail) -> Mail:
-        for who, body in mail.items():
-            if not body and client_of(who) in self.taken:  # what was added up when it was written
-                continue
-            try:
-                self._add(who, body)
-            except _Refused as refused:
-                self.excluded.setdefault(who, str(refused))
-        return {}
-
-    def _add(self, who: PartyId, body: Buffer) -> None:
-        client, row, weight = _checked(self.plan, self.expected, self.taken, who, body)
-        if self.total is None:
-            self.total = torch.zeros(self.plan.d)
-        weight = float(np.float32(weight)) if self.weighted else 1.0  # as rows carry weights
-        add_row(self.total, row, weight)
-        self.taken[client] = None
-        self.weights.append(weight)
-
-    @property
-    def result(self) -> Opened[Total] | None:
-        if self.total is None:
-            return None
-        total = Total(self.total, float(torch.tensor(self.weights).sum()), len(self.weights))
-        return Opened(total, tuple(self.taken), excluded=dict(self.excluded))
-
-
 @dataclass
 class _Server:
     plan: RoundPlan
@@ -220,8 +105,8 @@ class _Server:
         expected = set(self.plan.cohort)
         for who, body in mail.items():
             try:
-                client, row, weight = _checked(self.plan, expected, self.taken, who, body)
-            except _Refused as refused:
+                client, row, weight = checked(self.plan, expected, self.taken, who, body)
+            except NotUsable as refused:
                 self.excluded.setdefault(who, str(refused))
                 continue
             self.taken.add(client)
@@ -266,9 +151,9 @@ class _ServerMember:
     def enter(self, plan: RoundPlan) -> _Server:
         return _Server(plan, self)
 
-    def enter_summing(self, plan: RoundPlan, *, weighted: bool) -> _SummingServer:
+    def enter_summing(self, plan: RoundPlan, *, weighted: bool) -> SummingServer:
         """Its part in a round whose rows are no more than their sum (`core.streaming.SumsRows`)."""
-        return _SummingServer(plan, weighted)
+        return SummingServer(plan, weighted)
 
     def stacked(self, plan: RoundPlan, bodies: Sequence[Buffer]) -> torch.Tensor:
         """The vectors of these messages, copied into one matrix [n, d]."""
@@ -349,10 +234,10 @@ class Plain:
                 client = client_of(who)
                 try:
                     if client is not None and client not in seen:
-                        vector, weight = _read(body)
+                        vector, weight = read(body)
                         if torch.isfinite(vector).all():
                             seen[client] = vector.clone(), weight
-                except _Refused:
+                except NotUsable:
                     continue
         if not seen:
             return None

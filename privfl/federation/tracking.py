@@ -160,10 +160,15 @@ def _numbers(summary: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _claimed(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Every claim's epsilon and delta, by whose it is."""
+    """Every claim's epsilon and delta, by whose it is; where a seed drew the samples, which makes
+    the first one that of secret coins, the epsilon of who knows it as well.
+    """
     return {
-        f"{name}/{line['unit']}": float(line[name])
+        f"{name}/{line['unit']}": float(line[key])
         for line in lines
-        for name in ("epsilon", "delta")
-        if isinstance(line.get(name), int | float)
+        for key, name in _CLAIMED.items()
+        if isinstance(line.get(key), int | float)
     }
+
+
+_CLAIMED = {"epsilon": "epsilon", "delta": "delta", "as_drawn": "epsilon_seed_known"}

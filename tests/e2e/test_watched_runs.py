@@ -71,12 +71,16 @@ def test_of_a_private_run_a_tracker_that_is_not_gets_the_public_side_alone(confi
     run = Federation.from_config(config).run(trackers=[public, private])
     assert [kind for kind, *_ in public.told] == ["begin", "end"]
     assert [kind for kind, *_ in private.told] == ["begin", "round", "round", "round", "end"]
-    facts, figures = public.told[0][1], public.told[1][1]
+    facts, figures = public.told[0][1], dict(public.told[1][1])
     assert "seed" not in facts
     assert "noise_seed" not in facts
     assert private.told[0][1]["seed"] == 5
-    assert set(figures) == {"epsilon/client", "delta/client"}
+    (line,) = run.summary["privacy"]
+    drawn = figures.pop("epsilon_seed_known/client", None)
+    assert figures == {"epsilon/client": line["epsilon"], "delta/client": 1e-5}
     assert figures["epsilon/client"] > 0
+    assert (drawn is None) == ("sampler" not in config), "a seed that is known amplifies nothing"
+    assert drawn is None or drawn >= line["as_drawn"] > line["epsilon"]
     # other data at a client change nothing of what is told
     neighbour = Federation.from_config(config)
     with torch.no_grad():

@@ -10,6 +10,7 @@ import torch
 from privfl import Federation
 from privfl.attacks import (
     DAGER,
+    LAMP,
     EmbeddingLeakage,
     Inference,
     Knowledge,
@@ -28,6 +29,7 @@ from privfl.models import initialised, transformer
 from privfl.training import FedSGD, LocalSGD
 
 LENGTH, VOCABULARY, WIDTH = 6, 20, 32
+SUMMED = {"bound": Clip(l2=5.0), "channel": SecAgg(fidelity="ideal", bits=26)}
 
 
 def text(n, seed=0):
@@ -69,6 +71,35 @@ def test_a_batch_of_text_is_found_whole_in_its_order():
     held = text(3)
     told = attacked(federation([held]), DAGER())
     assert as_set(told.sequences) == as_set(held.x)
+
+
+QUICK = LAMP(iterations=40, turns=2, swaps=15, starts=8)
+
+
+def shared(told, true):
+    """The share of positions with the right token, in the better of the two orders of two rows."""
+    rows = told.sequences
+    return max(float((one == true).double().mean()) for one in (rows, rows.flip(0)))
+
+
+@pytest.mark.parametrize("objective", ["cosine", "l2"])
+def test_gradients_are_matched_to_text_past_what_is_blind_and_say_nothing_of_other_text(objective):
+    held = text(2, seed=3)
+    told = attacked(federation([held]), replace(QUICK, objective=objective))
+    commonest = torch.bincount(text(40, seed=8).x.flatten()).argmax()
+    blind = float((held.x == commonest).double().mean())
+    others = [shared(told, text(2, seed=seed).x) for seed in range(20, 60)]
+    assert shared(told, held.x) > max(blind + 0.2, *others)
+    assert sum(others) / len(others) < 0.25
+    assert set(told.sequences.flatten().tolist()) <= set(held.x.flatten().tolist())
+
+
+def test_matching_needs_text_of_ones_own_and_a_contribution_that_is_there():
+    run = federation([text(1), text(1, seed=2), text(1, seed=4)], **SUMMED).run()
+    view = run.view("server", 0)
+    hidden = QUICK.run(view, Knowledge(auxiliary=text(40, seed=8)))
+    assert "cannot read single updates" in hidden.reason
+    assert "auxiliary" in replace(QUICK, target="sum").run(view).reason
 
 
 def test_nothing_is_claimed_of_text_that_was_not_there():

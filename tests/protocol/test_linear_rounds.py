@@ -95,7 +95,9 @@ def engine_round(n):
 
 @pytest.mark.parametrize("played", [plain_round, engine_round])
 def test_a_round_of_ten_times_the_clients_takes_ten_times_the_operations(played, monkeypatch):
-    monkeypatch.setattr("privfl.crypto.plain.client_of", lambda who: Counted(client_of(who)))
+    monkeypatch.setattr(
+        "privfl.crypto.plain_letters.client_of", lambda who: Counted(client_of(who))
+    )
     few, some = played(500)
     many, more = played(5_000)
     assert many <= 10.5 * few

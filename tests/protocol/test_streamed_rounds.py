@@ -125,6 +125,8 @@ CHANNELS = {
     "active secagg": (SecAgg(mode="active"), SHORT),
     "secagg with carried keys": (SecAgg(carry=True), SHORT),
     "sharing": (AdditiveSharing(servers=3), SHORT),
+    "sharing with proofs": (AdditiveSharing(proof="pine"), SHORT),
+    "ideal secagg": (SecAgg(fidelity="ideal"), SHORT),
     "two servers": (TwoServer(bits=8, security="semi_honest"), SHORT),
     "two servers, one may lie": (TwoServer(bits=8), SHORT),
 }

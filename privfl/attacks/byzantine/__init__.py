@@ -5,6 +5,7 @@ from privfl.attacks.byzantine.alie import ALIE
 from privfl.attacks.byzantine.dissensus import Dissensus
 from privfl.attacks.byzantine.fang_krum import FangKrum
 from privfl.attacks.byzantine.fang_trimmed_mean import FangTrimmedMean
+from privfl.attacks.byzantine.foretold import Foretold
 from privfl.attacks.byzantine.free_rider import FreeRider
 from privfl.attacks.byzantine.ipm import IPM
 from privfl.attacks.byzantine.linear_combination import LinearCombination
@@ -12,6 +13,7 @@ from privfl.attacks.byzantine.lying_vote import LyingVote
 from privfl.attacks.byzantine.mimic import Mimic
 from privfl.attacks.byzantine.min_max import MinMax, MinSum
 from privfl.attacks.byzantine.noise import ConstantUpdate, GaussianUpdate, NotFinite
+from privfl.attacks.byzantine.ordinary import Ordinary
 from privfl.attacks.byzantine.sign_flip import SignFlip
 from privfl.attacks.byzantine.steady import Steady
 from privfl.attacks.byzantine.weights import FlippedWeights, RandomWeights, ZeroWeights
@@ -26,6 +28,7 @@ __all__ = [
     "FangKrum",
     "FangTrimmedMean",
     "FlippedWeights",
+    "Foretold",
     "FreeRider",
     "GaussianUpdate",
     "LinearCombination",
@@ -34,6 +37,7 @@ __all__ = [
     "MinMax",
     "MinSum",
     "NotFinite",
+    "Ordinary",
     "RandomWeights",
     "SignFlip",
     "SkipClip",

@@ -5,6 +5,7 @@ section IV-C).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from privfl.attacks.byzantine.direction import Along, direction, directions
-from privfl.attacks.byzantine.objective import Deviation, arriving, deviation
+from privfl.attacks.byzantine.objective import Deviation, deviation, rows_arriving
 from privfl.attacks.byzantine.search import most_harm
 from privfl.core import (
     BadUpdate,
@@ -33,6 +34,10 @@ from privfl.core import (
 class AGRTailored(UpdatePoison):
     """mu + gamma p with the gamma (and of several p the one) whose effect on the rule's result is
     worst (Shejwalkar, Houmansadr 2021, equation 2).
+
+    Attackers send the same row, or rows that are ``apart``: each adds a direction of its own, so
+    many times as long as the row; these are random, sum to zero, and hide the attackers from who
+    looks for rows that are alike. Of several multiples the worst is taken.
 
     Every candidate is judged as the server will judge it: after the client's bound and the
     channel's encoding, by the seats before the rule and the rule that really decides, be it inside
@@ -70,9 +75,13 @@ class AGRTailored(UpdatePoison):
     tries: int = 24
     harm: Deviation = "direction"
     adaptive: bool = True
+    apart: Sequence[float] = (0.0,)
 
     def __post_init__(self) -> None:
         require.positive(gamma=self.gamma)
+        require.at_least(1, multiples=len(self.apart))
+        for one in self.apart:
+            require.at_least(0, apart=one)
         require.at_least(8, tries=self.tries)
 
     @property
@@ -83,7 +92,7 @@ class AGRTailored(UpdatePoison):
     def poison_updates(
         self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator
     ) -> Float[Tensor, "f d"]:
-        """Mu + gamma p, the same for every attacker [f, d].
+        """Mu + gamma p, and what an attacker's row lies apart [f, d].
 
         Raises:
             ConfigError: neither the scenario nor the attack names a rule.
@@ -97,20 +106,44 @@ class AGRTailored(UpdatePoison):
         benign = knowledge.honest("AGRTailored")
         mu = benign.values.mean(dim=0)
         seen = with_copies(benign, len(own), knowledge)
-        arrives = arriving(knowledge, self.adaptive)
+        arrives = rows_arriving(knowledge, self.adaptive)
         bad = deviation(self.harm, mu, knowledge)
 
-        def tried(p: Vector, gamma: float) -> float:
-            seen.values[benign.n :] = arrives(mu + gamma * p)
+        own_ways = scattered(own, rng)
+
+        def candidate(p: Vector, apart: float, gamma: float) -> Float[Tensor, "k d"]:
+            row = mu + gamma * p
+            return row + apart * row.norm() * own_ways if apart else row[None]
+
+        def tried(p: Vector, apart: float, gamma: float) -> float:
+            seen.values[benign.n :] = arrives(candidate(p, apart, gamma))
             try:
                 return bad(rule(seen))
             except (TooManyByzantine, BadUpdate):
                 return -math.inf
 
         ways = [direction(along, benign.values) for along in directions(self.along)]
-        found = [most_harm(partial(tried, p), self.gamma, self.tries) for p in ways]
-        best = max(range(len(ways)), key=lambda i: found[i][1])
-        return (mu + found[best][0] * ways[best]).expand(own.shape).clone()
+        found = [
+            (*most_harm(partial(tried, p, apart), self.gamma, self.tries), p, apart)
+            for p in ways
+            for apart in self.apart
+        ]
+        gamma, _, p, apart = max(found, key=lambda one: one[1])
+        return candidate(p, apart, gamma).expand(own.shape).clone()
+
+
+def scattered(own: Float[Tensor, "f d"], rng: torch.Generator) -> Float[Tensor, "f d"]:
+    """A direction for each row: as long as 1 and as far from each other as may be, they sum to 0;
+    zeros where there is one row.
+
+    >>> ways = scattered(torch.zeros(3, 50), torch.Generator().manual_seed(0))
+    >>> bool(ways.sum(dim=0).abs().max() < 1e-5), bool((ways.norm(dim=1) - 1).abs().max() < 0.2)
+    (True, True)
+    """
+    drawn = torch.randn(own.shape, generator=rng).to(own)
+    apart = drawn - drawn.mean(dim=0)
+    ways: Tensor = apart / apart.norm(dim=1).mean().clamp(min=1e-30)
+    return ways
 
 
 def with_copies(benign: Rows, f: int, knowledge: RoundKnowledge) -> Rows:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
+from jaxtyping import Float
+from torch import Tensor
+
 from privfl.core import ConfigError, RoundKnowledge, Vector
 
 Deviation: TypeAlias = Literal["distance", "direction", "accuracy"]
@@ -50,7 +53,13 @@ def arriving(knowledge: RoundKnowledge, adaptive: bool) -> Callable[[Vector], Ve
     """What arrives of a candidate [d]: after the client half and the encoding where the attack is
     adaptive and knows its path, and the candidate itself where it is naive.
     """
+    arrive = rows_arriving(knowledge, adaptive)
+    return lambda row: arrive(row[None])[0]
+
+
+def rows_arriving(
+    knowledge: RoundKnowledge, adaptive: bool
+) -> Callable[[Float[Tensor, "f d"]], Float[Tensor, "f d"]]:
+    """The same of rows side by side, one of each attacker or one that all of them send."""
     path = knowledge.path
-    if path is None or not adaptive:
-        return lambda row: row
-    return lambda row: path.sent(row[None])[0]
+    return (lambda rows: rows) if path is None or not adaptive else path.sent

@@ -8,6 +8,7 @@ from privfl.attacks.inversion.gauss_newton import GaussNewton
 from privfl.attacks.inversion.grad_inversion import GradInversion
 from privfl.attacks.inversion.imprint import Imprint, imprinted
 from privfl.attacks.inversion.labels import LabelCounts
+from privfl.attacks.inversion.lamp import LAMP
 from privfl.attacks.inversion.linear import LinearLeakage
 from privfl.attacks.inversion.loki import Loki, alone, lokied
 from privfl.attacks.inversion.matching import DLG, IDLG, GradientInversion
@@ -21,6 +22,7 @@ __all__ = [
     "DAGER",
     "DLG",
     "IDLG",
+    "LAMP",
     "SPEAR",
     "ClientUpdates",
     "EmbeddingLeakage",
