@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import torch
@@ -234,7 +235,8 @@ class Simulated(Generic[O]):
                 order.plans, parties, self.faults, digests=digests, summing=sums_rows(order)
             )
         source.finish()
-        notes.incidents[began:] = sorted(notes.incidents[began:], key=_rank)
+        place = {client: i for i, client in enumerate(order.plan.cohort)}
+        notes.incidents[began:] = sorted(notes.incidents[began:], key=partial(_rank, place))
         failed = making.alone
         if failed is not None:
             raise failed
@@ -257,8 +259,10 @@ class Simulated(Generic[O]):
         return self._matrix[:n, _HEAD:], frames
 
 
-def _rank(incident: Incident) -> int:
-    return RANK.get(incident.stage, len(RANK))
+def _rank(place: Mapping[ClientId, int], incident: Incident) -> tuple[int, int]:
+    """Where an incident stands in a round in which all clients are trained first, in order."""
+    rank, client = RANK.get(incident.stage, len(RANK)), incident.client
+    return rank, 0 if client is None or rank == len(RANK) else place.get(client, 0)
 
 
 def _extra(parts: Mapping[str, Bounded]) -> Mapping[str, Vector]:

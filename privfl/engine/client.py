@@ -159,7 +159,8 @@ class ClientSide:
         if self.local is None:
             return delta
         Bounded(update.client, delta, bound.l2)  # refuse NaN before noise hides it
-        return self.local.share(delta, self.moved, max(plan.n, 1), self.noise)[0]
+        noise = self.noise.at(update.client)  # its own, whoever else draws, and in which order
+        return self.local.share(delta, self.moved, max(plan.n, 1), noise)[0]
 
     def entered(
         self,

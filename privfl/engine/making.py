@@ -36,8 +36,8 @@ class Making:
 
     ``updates``, ``frames``, ``states``, ``noisy`` and ``losses`` are of whom was trained so far;
     ``sent`` what a lying server sent in place of the model; ``memory`` what the seats at clients
-    remember, and ``changed`` how many updates each of them changed; ``failure`` is the first
-    client's that failed.
+    remember, and ``changed`` how many updates each of them changed; ``failures`` are the clients'
+    that failed.
     """
 
     order: Order
@@ -54,7 +54,7 @@ class Making:
     sent: dict[ClientId, Broadcast] = field(default_factory=dict)
     memory: dict[int, dict[ClientId, Any]] = field(default_factory=dict)
     changed: dict[int, int] = field(default_factory=dict)
-    failure: Failed | None = None
+    failures: dict[ClientId, Failed] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         seats = self.state.client_seats
@@ -73,7 +73,7 @@ class Making:
             self.noisy[client] = result.noisy
             if isinstance(result, Failed):
                 self.notes.wrong("train", f"client {client} failed: {result.why}", client)
-                self.failure = self.failure or result
+                self.failures[client] = result
                 continue
             self.updates[client] = result.update(rows[i])
             self.frames[client] = frames[i]
@@ -115,27 +115,23 @@ class Making:
     ) -> dict[ClientId, Mapping[str, Bounded]]:
         """What these clients hand their parties, by part; who has nothing to send is left out."""
         order, sent = self.order, dict[ClientId, Mapping[str, Bounded]]()
-        refused_by = set[ClientId]()
         for client in clients:
-            update = self.updates.get(client)
-            if update is None:
-                continue
-            conduct = self.adversaries.conduct(client, order.plan.number)
+            update, refused = self.updates.get(client), False
             plans, base = told.plans_of(client), self._base(client, told)
-            frame, scale = self.frames[client], order.scale(client)
-            try:
-                sent[client] = order.side.bounded(plans, update, base, frame, conduct, scale)
-            except PlanRefused as refused:
-                refused_by.add(client)
-                self.notes.wrong("plan", str(refused), client)
-            except BadUpdate as bad:
-                self.notes.wrong("bound", str(bad), client)
-        # under a claim of privacy a client's data do not decide whether it is there: noise is
-        # scaled by the number of rows, and its scale would tell
-        for client in clients if order.pipeline.private else ():
-            if client not in sent and client not in refused_by:
+            if update is not None:
+                conduct = self.adversaries.conduct(client, order.plan.number)
+                frame, scale = self.frames[client], order.scale(client)
+                try:
+                    sent[client] = order.side.bounded(plans, update, base, frame, conduct, scale)
+                except PlanRefused as why:
+                    refused = True
+                    self.notes.wrong("plan", str(why), client)
+                except BadUpdate as bad:
+                    self.notes.wrong("bound", str(bad), client)
+            # under a claim of privacy a client's data do not decide whether it is there: noise is
+            # scaled by the number of rows, and its scale would tell
+            if order.pipeline.private and client not in sent and not refused:
                 nothing = nothing_of(order.plans, client)
-                plans, base = told.plans_of(client), self._base(client, told)
                 sent[client] = order.side.bounded(plans, nothing, base)
         return sent
 
@@ -159,7 +155,9 @@ class Making:
         """Why the round ends where training failed at every client; None where it did not, or where
         noise hides it.
         """
-        first, order = self.failure, self.order
+        order = self.order
+        failed = (self.failures[c] for c in order.plan.cohort if c in self.failures)
+        first = next(failed, None)
         if self.updates or first is None or order.pipeline.private or not order.side.synchronous:
             return None
         return RoundFailed(

@@ -30,6 +30,7 @@ from privfl.core import (
     Refusal,
     RoundPlan,
     ServerMember,
+    Silent,
     client_party,
     drive,
     drive_all,
@@ -177,10 +178,10 @@ class Session(Generic[O]):
         summing: bool | None = None,
     ) -> Carried[O]:
         """A round, all parts together. ``clients`` are the clients' parties by part
-        (`ClientSide.entered`); who is not there does not show up. ``plans_of`` are the plans of
-        clients that a lying server told something else: their letters are bound to these.
-        ``summing``: a server that reads rows adds them up as they come, by their weights or (False)
-        each times 1.
+        (`ClientSide.entered`); who is not there does not show up, and is silent where a server that
+        hands on keys from round to round writes first. ``plans_of`` are the plans of clients that a
+        lying server told something else: their letters are bound to these. ``summing``: a server
+        that reads rows adds them up as they come, by their weights or (False) each times 1.
 
         Raises:
             ConfigError: it cannot.
@@ -189,6 +190,9 @@ class Session(Generic[O]):
             client_party(client): parties for client, parties in clients.items()
         }
         now = self._enrolled
+        absent = {c for plan in plans.values() for c in plan.cohort if c not in clients}
+        for client in sorted(absent) if self.channel.able.carries else ():
+            others[client_party(client)] = {part: Silent() for part in plans}
         for who, helper in now.helpers.items():
             others[who] = {part: helper.enter(plan) for part, plan in plans.items()}
         openers = {part: _opener(now.server, plan, summing) for part, plan in plans.items()}

@@ -138,7 +138,11 @@ class OneAfterTheOther:
         return None if parts is None else parts["delta"]
 
     def _next(self, client: ClientId) -> None:
-        """Make the updates of this client and of those after it, in the rows that there are."""
+        """Make the updates of this client and of those after it, in the rows that there are.
+
+        Raises:
+            ConfigError: training made noise that was not announced, and so is not charged.
+        """
         self.gone.update(self.ready)
         self.ready.clear()
         making, few = self.making, [client]
@@ -151,6 +155,13 @@ class OneAfterTheOther:
             del self.left[one]
         with making.notes.stage("train"):
             making.train(few, self.rows[: len(few)], self.frames)
+        for one in few:
+            if making.noisy[one]:  # nothing of it is sent before it is charged
+                raise ConfigError(
+                    f"training of client {one} added noise that is to be charged, and its gradient"
+                    " does not say that it is private: set private on it, and the round is charged"
+                    " before anything is sent."
+                )
         with making.notes.stage("client seats", foreign=bool(making.order.side.seats)):
             making.seat(few)
         with making.notes.stage("bound"):

@@ -12,6 +12,8 @@ from privfl.core import ConfigError
 from privfl.dp import RdpAccount, Release, calibrate, epsilon
 from privfl.dp.accounting import NoPld, gaussian_epsilon, pld_epsilon
 from privfl.dp.accounting.epsilon import require_accountant
+from privfl.dp.accounting.grid import joined, least_epsilon, repeated
+from privfl.dp.accounting.pld import _gaussian
 from privfl.dp.accounting.rdp import rdp_curve
 from privfl.dp.accounting.sampled_gaussian import poisson, poisson_replace, without_replacement
 
@@ -231,6 +233,22 @@ def test_calibrated_noise_spends_the_budget_and_never_more(target, q, steps):
     spent = epsilon(noise_multiplier=z, sample_rate=q, steps=steps, delta=1e-5)
     assert spent <= target
     assert epsilon(noise_multiplier=z * 0.998, sample_rate=q, steps=steps, delta=1e-5) > target
+
+
+@pytest.mark.parametrize(("z", "steps"), [(20.0, 10_000), (50.0, 100_000), (200.0, 100_000)])
+def test_long_compositions_never_claim_less_than_the_exact_gaussian(z, steps):
+    one = _gaussian(1.0, z)._pmf_remove
+    together, exact = repeated(one, steps), z / math.sqrt(steps)
+    for delta in (1e-5, 1e-8, 1e-10, 1e-11, 1e-12, 1e-13):
+        assert least_epsilon(together, delta) >= gaussian_epsilon(exact, delta) * (1 - 1e-9)
+    assert least_epsilon(together, 1e-6) <= gaussian_epsilon(exact, 1e-6) * 1.001
+
+
+def test_joined_compositions_never_claim_less_than_the_exact_gaussian():
+    one = repeated(_gaussian(1.0, 20.0)._pmf_remove, 5_000)
+    together, exact = joined(one, one), 20.0 / math.sqrt(10_000)
+    for delta in (1e-5, 1e-8, 1e-10, 1e-11, 1e-12, 1e-13):
+        assert least_epsilon(together, delta) >= gaussian_epsilon(exact, delta) * (1 - 1e-9)
 
 
 def test_pld_asks_for_less_noise_than_rdp():

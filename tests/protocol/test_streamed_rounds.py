@@ -4,6 +4,7 @@ few rows live at any time, whatever the number of clients.
 
 import gc
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,16 +14,21 @@ from privfl.aggregators import Bucketing, ClientMomentum, Mean, Median
 from privfl.attacks import SignFlip
 from privfl.core import (
     Bounded,
+    ConfigError,
     Dataset,
+    DpEvent,
     Faults,
     FlatModel,
+    NoisySteps,
     RoundFailed,
     RoundPlan,
+    Sampling,
+    SeededNoise,
     cross_entropy,
     drive_all,
 )
 from privfl.crypto import AdditiveSharing, Plain, SecAgg
-from privfl.dp import Clip
+from privfl.dp import Clip, LocalGaussian
 from privfl.engine import Attacker, Engine, Scenario, Session
 from privfl.engine.adversaries import Adversaries
 from privfl.engine.carrier import Simulated
@@ -80,7 +86,8 @@ def engine_of(channel, *, n=6, d=SHORT, streams_from=0, faults=None, executor=No
     data = Dataset(torch.zeros(n, 1), torch.zeros(n, dtype=torch.int64), classes=d // 2)
     model = FlatModel(nn.Sequential(nn.Linear(1, d // 2)))
     model.write(torch.zeros(d))
-    work = Workload(model, cross_entropy, LocalSGD(), data)
+    method = LocalSGD(weighting=changed.pop("weighting", "samples"))
+    work = Workload(model, cross_entropy, method, data)
     clients = {client: torch.tensor([client]) for client in range(n)}
     settings = {"max_weight": 3.0, **changed}
     scenario = Scenario(
@@ -180,6 +187,65 @@ def test_clients_whose_training_fails_or_diverges_are_told_of_as_in_a_stored_rou
     del ours["letters"], theirs["letters"]  # under secagg they have shared keys by then
     assert ours == theirs
     assert [i.stage for i in one.transcript.incidents][:2] == ["train", "bound"]
+
+
+@pytest.mark.parametrize("mode", ["semi_honest", "active"])
+def test_where_keys_are_carried_a_client_whose_training_fails_is_left_out(mode):
+    how = {"executor": lambda work: Draws(work, fails={1})}
+    one = played(engine_of(SecAgg(mode=mode, carry=True), **how), 3)
+    other = played(engine_of(SecAgg(mode=mode, carry=True), **how, streams_from=NEVER), 3)
+    for ours, theirs in zip(one, other, strict=True):
+        assert torch.equal(ours.state.parameters, theirs.state.parameters)
+        assert told(theirs)["survivors"] == told(ours)["survivors"] == (0, 2, 3, 4, 5)
+        said = [[i.what for i in each.transcript.incidents] for each in (ours, theirs)]
+        assert said == [["client 1 failed: it was told to"]] * 2
+
+
+def test_what_went_wrong_is_told_in_the_order_of_the_cohort():
+    how = {
+        "executor": lambda work: Draws(work, fails={1, 5}),
+        "faults": Faults(silent_from={"client/1": 1}),
+    }
+    (one,) = played(engine_of(SecAgg(), **how), 1)
+    (other,) = played(engine_of(SecAgg(), **how, streams_from=NEVER), 1)
+    assert one.transcript.incidents == other.transcript.incidents
+    assert [i.client for i in one.transcript.incidents][:2] == [1, 5]
+    how["executor"] = lambda work: Draws(work, fails=set(range(6)))
+    how["faults"] = Faults(silent_from={"client/0": 0})
+    engine = engine_of(SecAgg(), **how)
+    with pytest.raises(RoundFailed, match="client 0: it was told to"):
+        engine.play(engine.begin("given"))
+
+
+def test_noise_of_clients_that_a_seed_repeats_is_the_stored_one_where_training_fails():
+    def run(streams_from):
+        settings = {"rule": Mean(weighted=False), "mechanism": LocalGaussian(1.0)}
+        settings |= {"noise": SeededNoise(7), "executor": lambda work: Draws(work, fails={1})}
+        settings |= {"relation": "replace_one", "weighting": "uniform"}
+        faults = Faults(silent_from={"client/2": 0})
+        how = {"d": LONG, "faults": faults, "streams_from": streams_from}
+        return played(engine_of(Plain(), **how, **settings), 1)[0]
+
+    streamed, stored = run(0), run(NEVER)
+    assert torch.equal(streamed.state.parameters, stored.state.parameters)
+    assert told(streamed) == told(stored)
+    assert streamed.transcript.charges == stored.transcript.charges != ()
+
+
+class Unannounced(Draws):
+    """An executor of training that adds noise and does not say so beforehand."""
+
+    def one(self, broadcast, task, row):
+        steps = NoisySteps(DpEvent("gaussian", {"noise_multiplier": 1.0}), Sampling("all", 1.0, 9))
+        return replace(super().one(broadcast, task, row), noisy=(steps,))
+
+
+def test_noise_in_training_that_nobody_announced_is_charged_or_nothing_is_sent():
+    (stored,) = played(engine_of(SecAgg(), executor=Unannounced, streams_from=NEVER), 1)
+    assert len(stored.transcript.charges) == 6
+    engine = engine_of(SecAgg(), executor=Unannounced)
+    with pytest.raises(ConfigError, match="training of client 0 added noise"):
+        engine.play(engine.begin("given"))
 
 
 def test_a_round_in_which_everybody_fails_ends_as_a_stored_one():
