@@ -106,13 +106,16 @@ class Hostile:
         return told.SerializeToString()
 
     async def passes(self, message, tree, *, back):
-        for held in _envelopes(message):  # what is small is in the message itself
+        inside = [*_envelopes(message)]  # what is small is in the message itself
+        for held in inside:
             found = relays.label(held.bytes)
             if found is None:
                 continue
             arrived = self.tapped(found.sender if back else found.receiver, back, held.bytes)
             held.bytes = arrived or b""
             return arrived is not None
+        if inside:  # the answer to an envelope that nobody could read
+            return True
         names = [one.object_id for one in iterate_object_tree(tree)]
         if tree.object_id in self.judged:  # asked for once more
             return self.judged[tree.object_id]
