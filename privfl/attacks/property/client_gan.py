@@ -142,7 +142,8 @@ class ClientGAN(Inference):
         """Representatives of the wanted class, after all the models that the views show.
 
         Raises:
-            Lacking: the recipe is not known; the model has no such class; samples are tokens.
+            Lacking: the recipe is not known; a model is not finite or has no such class; samples
+                are tokens.
         """
         forward = recipe(views[0], knowledge)
         if forward.tokens:
