@@ -179,6 +179,13 @@ def test_without_samples_of_its_own_a_server_says_what_it_lacks(clients):
     assert isinstance(ServerGAN(wanted=1).run(view), NotFound)
 
 
+def test_an_attacker_who_names_no_class_of_the_data_fails_by_name_in_the_round(clients):
+    attack = ClientGAN(wanted=11, labelled=0, steps=1)
+    run = federation(clients, 1, attackers=[Attacker("gan", attack, frozenset([2]))]).run()
+    (incident,) = run.history[0].incidents
+    assert "client_gan.wanted is 11" in str(incident)
+
+
 def altered(view, at, value):
     rows = view.rows
     values = rows.values.clone()

@@ -61,7 +61,8 @@ class ClientGAN(Inference):
         active: False adds no fakes, and so is the honest client that only looks.
 
     Raises:
-        ConfigError: wanted and labelled are the same class.
+        ConfigError: wanted and labelled are the same class. Classes that the data lack, and tokens,
+            show only in training: there the attacker fails, which the run has among its incidents.
 
     >>> ClientGAN(wanted=3, labelled=0).active
     True
