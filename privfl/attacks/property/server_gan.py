@@ -53,7 +53,7 @@ class ServerGAN(Targeted):
 
     What comes out are representatives of the class, out of the victim's model: a property of its
     samples, and no sample (`privfl.audit.representatives`). That they show what sets the victim's
-    apart is not said: on MNIST, of one client whose digits are mirrored, they do not
+    apart is not said: on MNIST, of one client whose digits are mirrored, most do not
     (docs/results.md). Where only sums are seen, ``target="sum"`` has no identity left, and says
     what everybody's samples of the class are like.
 
