@@ -7,10 +7,10 @@ import torch
 
 from privfl import Federation
 from privfl.aggregators import LASA, RFLBAT, FLDetector
-from privfl.attacks import Foretold, Ordinary, Steady
+from privfl.attacks import AGRTailored, Foretold, Ordinary, Steady
 from privfl.attacks.byzantine.agr_tailored import scattered
 from privfl.audit.detection import detections
-from privfl.core import Context, Released, RoundKnowledge, RoundPlan, Rows
+from privfl.core import ConfigError, Context, Released, RoundKnowledge, RoundPlan, Rows
 
 BASE = {
     "data": {"name": "digits", "clients": 20, "partition": {"name": "dirichlet", "alpha": 0.5}},
@@ -147,6 +147,12 @@ def test_rflbat_trusts_liars_that_are_unlike_each_other_and_not_those_that_are_a
     assert not any(kept[0][14:])
     assert not any(kept[1][:14])
     assert any(kept[1][14:])
+
+
+@pytest.mark.parametrize("far", [float("inf"), float("nan"), -1.0])
+def test_rows_are_apart_by_a_number_or_refused(far):
+    with pytest.raises(ConfigError, match="apart must be"):
+        AGRTailored(apart=(0.0, far))
 
 
 def test_rows_that_are_apart_sum_to_as_many_of_the_common_one():

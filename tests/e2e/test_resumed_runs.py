@@ -14,9 +14,10 @@ from torch import nn
 
 from privfl import Federation
 from privfl.aggregators import Mean, Median
+from privfl.attacks import Foretold
 from privfl.core import ConfigError, DataCorrupt, Dataset, Faults, LocalPlan, SeededNoise
 from privfl.dp import Clip, Gaussian
-from privfl.engine import RunFolder, checkpoint
+from privfl.engine import Attacker, RunFolder, checkpoint
 from privfl.training import LocalSGD
 
 
@@ -120,6 +121,16 @@ def test_the_same_parts_made_again_go_on_to_the_same_numbers(tmp_path):
     assert same(resumed, whole)
     assert [r.round for r in resumed.history] == list(range(5))
     assert resumed.ledger == whole.ledger
+
+
+def test_a_lie_that_remembers_models_and_rows_goes_on_after_a_kill(tmp_path):
+    """Also in the round in which the first pair of changes is half made."""
+    parts = {"attackers": [Attacker("f", Foretold(window=2), frozenset({0}))], "rounds": 6}
+    whole = federation(**parts).run()
+    assert not same(whole, federation(rounds=6).run())
+    for round in (0, 1, 3):
+        folder = cut(tmp_path / str(round), round, **parts)
+        assert same(federation(**parts).run(folder, resume=True), whole)
 
 
 def test_a_resumed_run_starts_from_its_own_model_whatever_the_one_it_is_given_holds(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.privacy_attacks.gans import shares
 from privfl import Federation
 from privfl.attacks import (
     ClientGAN,
@@ -176,6 +177,49 @@ def test_a_server_learns_a_clients_class_and_of_a_sum_nobodys_in_particular(digi
 def test_without_samples_of_its_own_a_server_says_what_it_lacks(clients):
     view = federation(clients, 1).run().view("server", 0)
     assert isinstance(ServerGAN(wanted=1).run(view), NotFound)
+
+
+def test_an_attacker_who_names_no_class_of_the_data_fails_by_name_in_the_round(clients):
+    attack = ClientGAN(wanted=11, labelled=0, steps=1)
+    run = federation(clients, 1, attackers=[Attacker("gan", attack, frozenset([2]))]).run()
+    (incident,) = run.history[0].incidents
+    assert "client_gan.wanted is 11" in str(incident)
+
+
+def altered(view, at, value):
+    rows = view.rows
+    values = rows.values.clone()
+    values[at, 5] = value
+    return replace(view, opened={"delta": replace(rows, values=values)})
+
+
+def test_what_is_not_finite_teaches_no_generator_and_another_clients_lie_stops_none(
+    clients, digits
+):
+    view = federation(clients, 1).run().view("server", 0)
+    knows = Knowledge(auxiliary=part(digits, slice(700, 900)))
+    attack = ServerGAN(wanted=WANTED, client=0, steps=1, matched=2, iterations=1, samples=2)
+    lied = attack.run(altered(view, 0, float("nan")), knows)
+    assert isinstance(lied, NotFound)
+    assert "round 0 is not finite" in lied.reason
+    assert attack.run(altered(view, 1, float("inf")), knows).notes["rounds with an identity"] == 1
+    diverged = replace(view, after=torch.full_like(view.after, float("nan")))
+    told = ClientGAN(wanted=WANTED, labelled=FAKE, steps=1).run(diverged)
+    assert isinstance(told, NotFound)
+    assert "the model of round" in told.reason
+
+
+def test_nobody_is_kept_apart_who_is_not_there(clients):
+    with pytest.raises(ConfigError, match="client 7 cannot be kept apart"):
+        isolated(federation(clients, 1), 7, rounds=1)
+    with pytest.raises(ConfigError, match="at least one round"):
+        isolated(federation(clients, 1), 0, rounds=0)
+
+
+def test_a_blind_share_of_nothing_is_a_row_of_numbers():
+    row = shares("case", "peer", "taken for it", 0.5, 0.0)
+    assert row.theirs == 0.0
+    assert row.ratio == 33.0
 
 
 def test_an_isolated_client_goes_on_from_its_own_model_and_is_refused_in_a_sum(clients):

@@ -211,6 +211,22 @@ def test_an_update_of_large_rank_is_given_up_after_bounded_work_in_words():
     assert "raise work" in wide.reason
 
 
+@pytest.mark.parametrize("public", [True, False], ids=["number is public", "rank"])
+def test_an_update_with_one_entry_that_is_no_number_is_not_found_in_words(public):
+    view, knows = played([images(4)])
+    knows = replace(knows, forward=replace(knows.forward, weighted=public))
+
+    def lies(values):
+        changed = values.clone()
+        changed[:, 7] = float("nan")
+        return changed
+
+    for attack in (SPEAR(), LinearLeakage()):
+        told = attack.run(altered(view, lies), knows)
+        assert isinstance(told, NotFound)
+        assert "is not finite" in told.reason
+
+
 def test_no_more_is_drawn_than_work_allows_whatever_the_rank():
     rng = torch.Generator().manual_seed(0)
     b, m = 40, 90

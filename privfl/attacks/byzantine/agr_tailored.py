@@ -82,6 +82,7 @@ class AGRTailored(UpdatePoison):
         require.at_least(1, multiples=len(self.apart))
         for one in self.apart:
             require.at_least(0, apart=one)
+            require.finite(apart=one)
         require.at_least(8, tries=self.tries)
 
     @property

@@ -88,10 +88,12 @@ def batch_of(
     number, or else its rank.
 
     Raises:
-        Lacking: the first layer is not linear, not followed by a ReLU, or shows nothing; or the
-            batch is too large, or the layer for so much ``work``.
+        Lacking: the first layer is not linear, not followed by a ReLU, shows nothing, or is not
+            finite; or the batch is too large, or the layer for so much ``work``.
     """
     weight, bias, rectified = first_layer(observed, forward)
+    if not bool(weight.isfinite().all() and bias.isfinite().all()):
+        raise Lacking("the first layer's change is not finite, and has no factors.")
     m, inputs = weight.shape
     needed = 4.0 * min(m, inputs) ** 2 * max(m, inputs)
     if needed > work:

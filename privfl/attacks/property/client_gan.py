@@ -61,7 +61,8 @@ class ClientGAN(Inference):
         active: False adds no fakes, and so is the honest client that only looks.
 
     Raises:
-        ConfigError: wanted and labelled are the same class.
+        ConfigError: wanted and labelled are the same class. Classes that the data lack, and tokens,
+            show only in training: there the attacker fails, which the run has among its incidents.
 
     >>> ClientGAN(wanted=3, labelled=0).active
     True
@@ -142,7 +143,8 @@ class ClientGAN(Inference):
         """Representatives of the wanted class, after all the models that the views show.
 
         Raises:
-            Lacking: the recipe is not known; the model has no such class; samples are tokens.
+            Lacking: the recipe is not known; a model is not finite or has no such class; samples
+                are tokens.
         """
         forward = recipe(views[0], knowledge)
         if forward.tokens:

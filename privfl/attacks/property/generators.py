@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from privfl.attacks.inference import Lacking
 from privfl.attacks.inversion.simulate import Simulator, standing
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.core import BUFFERS, Vector, View
@@ -136,7 +137,15 @@ def judge(forward: Forward, view: View, parameters: Vector, knowledge: Knowledge
     """A model of a round as a discriminator: a copy that may be trained, as models are when they
     are measured. Where running statistics are not broadcast, those of the adversary's own samples
     stand in for them; where it has none, those of each batch.
+
+    Raises:
+        Lacking: the model is not finite, so that it judges nothing.
     """
+    if not bool(parameters.isfinite().all()):
+        raise Lacking(
+            f"the model of round {view.plan.number} is not finite, and no generator learns from it:"
+            " give views of rounds before it."
+        )
     held = knowledge.auxiliary
     known = forward.buffers is None or BUFFERS in view.extra or held is not None
     x = torch.empty(0, *forward.shape) if held is None else held.x

@@ -51,9 +51,11 @@ class ServerGAN(Targeted):
     place of everybody's (section 5.3), hands over the same views of such rounds, with what it sent
     as the victim's base (`privfl.audit.games.isolated`).
 
-    What comes out are representatives of the class as the victim holds it: a property of its
-    samples, and no sample (`privfl.audit.representatives`). Where only sums are seen,
-    ``target="sum"`` has no identity left, and says what everybody's samples of the class are like.
+    What comes out are representatives of the class, out of the victim's model: a property of its
+    samples, and no sample (`privfl.audit.representatives`). That they show what sets the victim's
+    apart is not said: on MNIST, of one client whose digits are mirrored, most do not
+    (docs/results.md). Where only sums are seen, ``target="sum"`` has no identity left, and says
+    what everybody's samples of the class are like.
 
     Args:
         wanted: the class; ``client`` the victim (the first row's unless said).
@@ -91,8 +93,9 @@ class ServerGAN(Targeted):
 
         Raises:
             NotVisible: a view shows no update of the victim.
-            Lacking: the recipe is not known; there are fewer than 20 auxiliary samples; the model
-                does not end with a linear layer that scores the class; samples are tokens.
+            Lacking: the recipe is not known; there are fewer than 20 auxiliary samples; a model is
+                not finite, or does not end with a linear layer that scores the class; samples are
+                tokens.
         """
         forward = recipe(views[0], knowledge)
         if forward.tokens:
@@ -111,10 +114,10 @@ class ServerGAN(Targeted):
         identified = 0
         for view in views:
             observed = observe(view, knowledge, self.target, self.client)
-            mine, others = self._representatives(view, observed, forward, knowledge)
-            identified += len(mine) > 0
             theirs: Vector = observed.base + observed.delta
             discriminator = _Discriminator(judge(forward, view, theirs, knowledge), heads)
+            mine, others = self._representatives(view, observed, forward, knowledge)
+            identified += len(mine) > 0
             trained = _Trained(discriminator, held, mine, others, self.batch_size, rng)
             descended(
                 generator,
@@ -149,7 +152,8 @@ class ServerGAN(Targeted):
             return none, none
         rows = readable(view)
         at = 0 if self.client is None or rows.ids is None else rows.ids.index(self.client)
-        far = [i for i in range(rows.n) if i != at][:_OTHERS]
+        fit = rows.values.isfinite().all(dim=1).tolist()
+        far = [i for i in range(rows.n) if i != at and fit[i]][:_OTHERS]
         seen = [observed, *(self._row(view, i, forward, observed) for i in far)]
         made: list[Tensor] = []
         for one in seen:

@@ -14,6 +14,7 @@ from privfl.core import (
     AttackSeat,
     Broadcast,
     ClientId,
+    ConfigError,
     NotVisible,
     Vector,
     View,
@@ -49,6 +50,9 @@ def isolated(federation: Federation, victim: ClientId, rounds: int) -> tuple[Vie
     still takes the victim's change in. Where a plan names the model, the victim's contribution fits
     nobody's sum and is refused: then its rows are missing, and it stays at its first model.
 
+    Raises:
+        ConfigError: there is no such client, or no round.
+
     >>> from privfl.core import Dataset
     >>> x = torch.linspace(-1, 1, 12 * 4).view(12, 4)
     >>> clients = [Dataset(x[i::3], torch.arange(4) % 2, 2) for i in range(3)]
@@ -57,6 +61,11 @@ def isolated(federation: Federation, victim: ClientId, rounds: int) -> tuple[Vie
     True
     """
     scenario = federation.scenario
+    if victim not in scenario.clients or rounds < 1:
+        raise ConfigError(
+            f"client {victim} cannot be kept apart for {rounds} rounds: name one of the"
+            f" {len(scenario.clients)} clients, and at least one round."
+        )
     model = scenario.workload.model
     start = model.read()
     everybody, own = start.clone(), start.clone()
