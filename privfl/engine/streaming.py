@@ -31,8 +31,7 @@ from privfl.core import (
 from privfl.core.streaming import EntersLater, ReadsSum, SumsRows
 from privfl.engine.making import Making
 from privfl.engine.order import Order, Told
-from privfl.training import Executor
-from privfl.training.executor import TrainsInTurn
+from privfl.training import Executor, TrainsInTurn
 
 STREAMS_FROM = 64 << 20
 """Bytes of rows from which on they are not kept: fewer are not worth a call of the executor each.

@@ -7,7 +7,7 @@ from privfl.training.adversarial import FGSM, PGD, Ball, FreeAdversarial
 from privfl.training.buffers import WithStatistics, adapt, plain
 from privfl.training.choose import executors
 from privfl.training.evaluation import Evaluation, evaluate
-from privfl.training.executor import Executor, Sequential
+from privfl.training.executor import Executor, Sequential, TrainsInTurn
 from privfl.training.fednova import FedNova
 from privfl.training.gradient import PlainGradient
 from privfl.training.method import Method, State
@@ -63,6 +63,7 @@ __all__ = [
     "State",
     "Task",
     "Trained",
+    "TrainsInTurn",
     "WithStatistics",
     "Workload",
     "adapt",

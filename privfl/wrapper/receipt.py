@@ -79,6 +79,10 @@ class Receipt:
         """The claim in words, with the adversary."""
         return self._spent[2]
 
+    def __str__(self) -> str:
+        """All of it, epsilon too, which `repr` leaves out because it is worked out when asked."""
+        return f"{repr(self)[:-1]}, epsilon={self.epsilon}, epsilon_note={self.epsilon_note!r})"
+
 
 def of_round(
     plan: RoundPlan,
