@@ -14,7 +14,7 @@ from privfl.attacks.inference import observe
 from privfl.attacks.inversion.sparse_factors import batch_of, factor
 from privfl.attacks.inversion.spear import explained
 from privfl.config import AuditConfig
-from privfl.core import Dataset, LocalPlan, Rows
+from privfl.core import ConfigError, Dataset, LocalPlan, Rows
 from privfl.crypto import SecAgg
 from privfl.dp import Clip
 from privfl.engine import forward_of
@@ -137,6 +137,12 @@ def test_updates_that_no_batch_caused_are_answered_in_words(kind):
     told = SPEAR(tries=4).run(altered(view, lambda values: nonsense(values, kind)), knows)
     assert isinstance(told, NotFound)
     assert told.reason
+
+
+@pytest.mark.parametrize("work", [float("nan"), float("inf")])
+def test_a_limit_that_is_none_is_refused(work):
+    with pytest.raises(ConfigError, match="work must be a finite number"):
+        SPEAR(work=work)
 
 
 @pytest.mark.parametrize("relative", [0.1, 1.0])

@@ -38,6 +38,8 @@ class Ordinary(UpdatePoison):
 
     def __post_init__(self) -> None:
         require.within(0, 1, sparsity=self.sparsity)
+        for number, size in enumerate(self.layers):
+            require.at_least(1, **{f"layers[{number}]": size})
 
     @property
     def knows(self) -> Knows:

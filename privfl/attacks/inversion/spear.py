@@ -15,7 +15,7 @@ from privfl.attacks.inversion.simulate import Simulator
 from privfl.attacks.inversion.sparse_factors import WORK, Factors, batch_of, factor
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
-from privfl.core import ClientId, View
+from privfl.core import ClientId, View, require
 
 _ROUNDING, _COARSE = 1e-3, 0.1
 """What is reproduced up to so small a share of its length is explained where nothing but rounding
@@ -46,6 +46,9 @@ class SPEAR(Targeted):
 
     Rank and zeros are decided in float64, with the rounding or noise of the update as the limit.
 
+    Raises:
+        ConfigError: ``work`` is no finite number, and so no limit.
+
     >>> SPEAR().starts > SPEAR(starts=64).starts
     True
     """
@@ -56,6 +59,9 @@ class SPEAR(Targeted):
     starts: int = 256
     tries: int = 64
     work: float = WORK
+
+    def __post_init__(self) -> None:
+        require.finite(work=self.work)
 
     def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> Reconstruction:
         """The batch in the first view; ``mismatch`` is how far it is from explaining the update,
