@@ -119,8 +119,9 @@ def _compat(name: str | None, as_json: bool) -> None:
             ("channel" if row["rule"] == name else "rule"): row[
                 "channel" if row["rule"] == name else "rule"
             ],
-            "verdict": row["verdict"],
-            "why": row["because"] or row["through"],
+            "works": "yes" if row["verdict"] == "works" else "no",
+            "why": row["because"],
+            "hybrids for it": row["through"],
         }
         for row in pairs
     ]

@@ -158,6 +158,8 @@ def test_compat_shows_one_rule_or_one_channel(privfl):
     assert {row["channel"] for row in rows} == set(catalog.CHANNELS.usable())
     shown = privfl("list", "--compat", "secagg").stdout
     assert "Where secagg works" in shown
+    assert all(f"│ {word} " in shown for word in ("yes", "no"))
+    assert "bucketed_secagg, two_server" in privfl("list", "--compat", "krum").stdout
     assert "did you mean 'krum'" in privfl("list", "--compat", "krumm").stderr
 
 
