@@ -69,12 +69,14 @@ class World:
 
     def step(self, start: Vector, held: Dataset) -> Vector:
         """The change [d] of a model on some data."""
-        return self._stepped(start, held)[0]
+        return self._stepped(self.model(), start, held)[0]
 
-    def _stepped(self, start: Vector, held: Dataset) -> tuple[Vector, Vector]:
-        """The change [d] of a model on some data, and that of its running statistics [s]."""
-        model = self.model()
+    def _stepped(self, model: FlatModel, start: Vector, held: Dataset) -> tuple[Vector, Vector]:
+        """The change [d] of a model on some data, and that of its running statistics [s] from those
+        it has.
+        """
         model.write(start)
+        model.grad.zero_()
         began = model.state.clone()
         torch.autograd.backward(_loss(model.module, held.x, held.y))
         change: Vector = -LR * model.grad
@@ -90,7 +92,12 @@ class World:
         seed: int = 0,
     ) -> Float[Tensor, "K d"]:
         """The changes of shadow clients."""
-        return torch.stack([self.step(start, data.take(index)) for index in subsets])
+        model = self.model()
+        began, rows = model.state.clone(), []
+        for index in subsets:
+            rows.append(self._stepped(model, start, data.take(index))[0])
+            model.write_state(began)
+        return torch.stack(rows)
 
     def views(self, sees: Sees) -> tuple[View, ...]:
         """Three rounds as an adversary saw them."""
@@ -98,7 +105,7 @@ class World:
         weights, before = torch.full((len(CLIENTS),), float(EACH)), self.model().read()
         seen = []
         for number, groups in enumerate(PAIRS):
-            stepped = [self._stepped(before, own) for own in held]
+            stepped = [self._stepped(self.model(), before, own) for own in held]
             rows, moved = (torch.stack(of) for of in zip(*stepped, strict=True))
             total = Total(weights @ rows, float(weights.sum()), len(CLIENTS))
             after = before + total.mean()

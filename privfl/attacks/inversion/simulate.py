@@ -58,16 +58,20 @@ class Simulator:
         named = [(name, p) for name, p in self.module.named_parameters() if p.requires_grad]
         self.names = [f"module.{name}" for name, _ in named]
         self.leaves = [p for _, p in named]
-        with torch.no_grad():
-            for leaf, part in zip(
-                self.leaves, torch.split(before, [p.numel() for p in self.leaves]), strict=True
-            ):
-                leaf.copy_(part.view(leaf.shape))
-                leaf.grad = None
+        self.write(before)
         self.norms = [] if statistics is not None else replaced_by_batches(self.module)
         if statistics is not None:
             hold(self.module, statistics)
         self.loss_of = _LossOf(self.module, forward.loss)
+
+    def write(self, parameters: Vector) -> None:
+        """Replace the parameters [d]."""
+        with torch.no_grad():
+            for leaf, part in zip(
+                self.leaves, torch.split(parameters, [p.numel() for p in self.leaves]), strict=True
+            ):
+                leaf.copy_(part.view(leaf.shape))
+                leaf.grad = None
 
     def gradients(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         """The batch's gradient by parameter, with a graph to ``x``."""

@@ -81,16 +81,17 @@ class BlackBoxProperty(Inference):
             )
         rng = knowledge.generator(41)
         asked = held.x[torch.randperm(held.n, generator=rng)[: self.queries]]
+        model = Simulator(forward, views[0].after)
         boxes: list[tuple[Vector, int, _Box]] = []
         scores = []
         for view in views:
             n = max(1, view.plan.n)
             box = next((b for at, k, b in boxes if k == n and torch.equal(at, view.before)), None)
             if box is None:
-                made = _Shadows(self, forward, held, has, trainer, knowledge.seed)
+                made = _Shadows(self, forward, model, held, has, trainer, knowledge.seed)
                 box = made.box(view, asked, n, rng)
                 boxes.append((view.before, n, box))
-            scores.append(box.log_odds(_answers(forward, view.after, asked)))
+            scores.append(box.log_odds(_answers(model, view.after, asked)))
         return PropertyScores(
             type(self).__name__,
             views[0].adversary,
@@ -120,6 +121,7 @@ class _Box:
 class _Shadows:
     how: BlackBoxProperty
     forward: Forward
+    model: Simulator
     held: Dataset
     has: Tensor
     trainer: Trainer
@@ -151,7 +153,7 @@ class _Shadows:
         noise = (self.forward.local_noise**2 / len(rows) + self.forward.central_noise**2) ** 0.5
         moved = rows.mean(dim=0)
         moved = moved + noise * torch.randn(moved.shape, generator=rng) if noise else moved
-        return _answers(self.forward, start + moved, asked)
+        return _answers(self.model, start + moved, asked)
 
     def _draw(self, size: int, share: float, rng: torch.Generator) -> Tensor:
         """Positions of one shadow client's samples, the given share of them with the property."""
@@ -167,8 +169,8 @@ class _Shadows:
         """How many samples a client has: the size whose shadow releases answer about as far from
         the model before the round as the release does.
         """
-        before = _answers(self.forward, view.before, asked)
-        wanted = (_answers(self.forward, view.after, asked) - before).norm().clamp(min=1e-30).log()
+        before = _answers(self.model, view.before, asked)
+        wanted = (_answers(self.model, view.after, asked) - before).norm().clamp(min=1e-30).log()
         off: dict[int, float] = {}
         for size in _SIZES:
             subsets = [self._draw(size, self.how.contrast, rng) for _ in range(_TRIED)]
@@ -179,11 +181,11 @@ class _Shadows:
         return min(off, key=off.__getitem__)
 
 
-def _answers(forward: Forward, parameters: Vector, asked: Tensor) -> Float[Tensor, " q"]:
+def _answers(model: Simulator, parameters: Vector, asked: Tensor) -> Float[Tensor, " q"]:
     """The log probabilities that a model answers, one query after the other."""
-    module = Simulator(forward, parameters).module
+    model.write(parameters)
     with torch.no_grad():
-        logits = torch.cat([module(part) for part in torch.split(asked, 512)])
+        logits = torch.cat([model.module(part) for part in torch.split(asked, 512)])
         return logits.log_softmax(dim=-1).clamp(min=-30).flatten()
 
 
