@@ -29,6 +29,10 @@ $(DOCS_STAMP): $(STAMP)
 demo: $(STAMP)  ## Train 20 clients under each privacy layer, print the table
 	$(BIN)/privfl demo
 
+# two processes on two cores, and no threads beside them
+test check: export OMP_NUM_THREADS := 1
+test check: export OPENBLAS_NUM_THREADS := 1
+test check: export MKL_NUM_THREADS := 1
 test: $(STAMP)  ## Run all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal  # neighbours share their modules' fixtures
 	$(BIN)/python -m benchmarks.flower_env -m pytest -m "not long" \
