@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test check wheels bench docs clean
+.PHONY: help demo test test-main test-flower check wheels bench docs clean
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -30,11 +30,17 @@ demo: $(STAMP)  ## Train 20 clients under each privacy layer, print the table
 	$(BIN)/privfl demo
 
 # two processes on two cores, and no threads beside them
-test check: export OMP_NUM_THREADS := 1
-test check: export OPENBLAS_NUM_THREADS := 1
-test check: export MKL_NUM_THREADS := 1
+test check test-main test-flower: export OMP_NUM_THREADS := 1
+test check test-main test-flower: export OPENBLAS_NUM_THREADS := 1
+test check test-main test-flower: export MKL_NUM_THREADS := 1
+# nodes of a network mostly wait for each other: they do beside the other tests
 test: $(STAMP)  ## Run all tests
+	$(MAKE) --no-print-directory --jobs 2 --keep-going --output-sync=line test-main test-flower
+
+test-main: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal  # neighbours share their modules' fixtures
+
+test-flower: $(STAMP)
 	$(BIN)/python -m benchmarks.flower_env -m pytest -m "not long" \
 	  --doctest-modules privfl/flower tests/flower
 
