@@ -342,9 +342,12 @@ def _peak(n: int, d: int, channel: str = "plain") -> float:
 
 def memory(n: int, d: int, channel: str) -> None:
     """Peak memory of two rounds without training in a process of its own, beyond what it had
-    before; printed in bytes (Linux only).
+    before: a small round went before them, so that what the libraries load once is not counted.
+    Printed in bytes (Linux only).
     """
     torch.set_num_threads(1)
+    small = ready_engine(n, 1000, channel)
+    small.play(small.begin("prefilled"))
     engine = ready_engine(n, d, channel)
     state = engine.begin("prefilled")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts here

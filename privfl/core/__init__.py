@@ -99,7 +99,7 @@ from privfl.core.loss import cross_entropy
 from privfl.core.meant import in_words, text_for_number, truth_for_number, wrong_value
 from privfl.core.opened import Opened, Rows, Total
 from privfl.core.oracle import Needs, Oracle
-from privfl.core.pages import keep_freed_pages
+from privfl.core.pages import give_back_pages, keep_freed_pages
 from privfl.core.privacy import (
     UNPROVED,
     Bound,
@@ -355,6 +355,7 @@ __all__ = [
     "drive_all",
     "drive_parts",
     "dropped",
+    "give_back_pages",
     "in_words",
     "is_divided",
     "is_measured",

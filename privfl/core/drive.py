@@ -242,8 +242,11 @@ def drive_all(
     *,
     keep_bodies: bool = False,
     digests: bool = False,
+    between: Callable[[], object] | None = None,
 ) -> Outcome[None]:
-    """`drive` for a run that opens nothing, such as a key set-up."""
+    """`drive` for a run that opens nothing, such as a key set-up; ``between`` is called after each
+    exchange.
+    """
     cast = {
         who: faults.byzantine[who](party) if who in faults.byzantine else party
         for who, party in parties.items()
@@ -256,28 +259,33 @@ def drive_all(
     seconds = dict.fromkeys(cast, 0.0)
     post = UnderWay(faults, cast, noted, folding=not keep_bodies)
     arriving: dict[PartyId, Mail] = dict.fromkeys(cast, _NO_MAIL)
+
+    def turn(exchange: int, who: PartyId, inbox: Mail) -> None:
+        for sender, body in inbox.items():
+            messages.append(post.note(exchange, sender, who, body))
+        if who in aborts or faults.silent_from.get(who, exchange + 1) <= exchange:
+            return
+        began = time.thread_time()
+        answer = _step(cast[who], who, inbox, aborts, lying=who in lying)
+        seconds[who] += time.thread_time() - began
+        strangers = [to for to in answer if to not in cast]
+        if strangers:
+            aborts[who] = Abort(
+                f"{who} wrote to {sorted(strangers)[0]}, who takes no part", blamed=who
+            )
+            return
+        post.send(exchange, who, answer)
+
     for exchange in range(MAX_EXCHANGES):
         for who in tuple(arriving):
-            inbox = arriving.pop(who)  # once it is read, nobody but its reader holds it
-            for sender, body in inbox.items():
-                messages.append(post.note(exchange, sender, who, body))
-            if who in aborts or faults.silent_from.get(who, exchange + 1) <= exchange:
-                continue
-            began = time.thread_time()
-            answer = _step(cast[who], who, inbox, aborts, lying=who in lying)
-            seconds[who] += time.thread_time() - began
-            strangers = [to for to in answer if to not in cast]
-            if strangers:
-                aborts[who] = Abort(
-                    f"{who} wrote to {sorted(strangers)[0]}, who takes no part", blamed=who
-                )
-                continue
-            post.send(exchange, who, answer)
+            turn(exchange, who, arriving.pop(who))  # once it is read, its reader alone holds it
         if post.empty:
             for who, folding in post.seconds.items():
                 seconds[who] += folding
             return Outcome(None, aborts, tuple(messages), seconds)
         arriving = {**post.deliver(exchange + 1)}
+        if between is not None:
+            between()
     without_end = f"was still talking after {MAX_EXCHANGES} exchanges"
     if not lying:  # honest parties end: that they do not is our fault
         raise Abort(f"everybody {without_end}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from privfl.core.protocol import Party
 from privfl.core.streaming import Folds
-from privfl.core.types import Buffer, Mail, PartyId
+from privfl.core.types import Buffer, Mail, PartyId, client_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +132,8 @@ class UnderWay:
         began = time.thread_time()
         left = folds.fold(sender, body)
         self.seconds[to] = self.seconds.get(to, 0.0) + time.thread_time() - began
-        if left is None:
-            return bytes(body)  # what it lies in may be written anew before it is delivered
+        if left is None:  # what a client's lies in may be written anew before it is delivered
+            return body if client_of(sender) is None else bytes(body)
         self.folded[sender, to] = self.noted(exchange + 1, sender, to, body)
         return left
 

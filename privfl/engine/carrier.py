@@ -38,6 +38,8 @@ from privfl.engine.streaming import (
     STREAMS_FROM,
     OneAfterTheOther,
     rows_at_once,
+    rows_said,
+    size_of,
     sums_rows,
     why_rows_are_kept,
 )
@@ -119,7 +121,8 @@ class Simulated(Generic[O]):
 
     Rounds whose rows would take ``streams_from`` bytes or more keep none where nothing wants all of
     them (`why_rows_are_kept`): each is written over once its client's letter is written. What comes
-    of a round is the same, bit for bit.
+    of a round is the same, bit for bit. ``rows_said`` are facts for the report: whether so many
+    rows lay in memory at once.
     """
 
     def __init__(
@@ -134,6 +137,7 @@ class Simulated(Generic[O]):
         self.session, self.executor = session, executor
         self.adversaries, self.seeds, self.faults = adversaries, seeds, faults
         self.streams_from = streams_from
+        self.rows_said: dict[str, str] = {}
         self._matrix = torch.empty(0, 0)
 
     @property
@@ -160,8 +164,12 @@ class Simulated(Generic[O]):
     ) -> Returned[O]:
         """One round; see `Carrier.play`."""
         making = Making(order, state, notes, self.executor, self.adversaries, self.seeds)
-        if not keep and not self.why_rows_are_kept(order):
-            return self._streamed(making, charge, digests=digests)
+        why = self.why_rows_are_kept(order)
+        few = min(order.plan.n, rows_at_once(self.executor))
+        if self._many(order):
+            self.rows_said |= rows_said(order, why, few, audited=keep)
+        if not keep and not why:
+            return self._streamed(making, charge, few, digests=digests)
         with notes.stage("train"):
             cohort = order.plan.cohort
             if cohort:
@@ -213,17 +221,20 @@ class Simulated(Generic[O]):
     def why_rows_are_kept(self, order: Order) -> str:
         """Why all rows of such a round lie in memory at once; empty where they do not."""
         why = why_rows_are_kept(order, self.executor, self.faults, self.session.members["server"])
-        size = 4 * order.plan.n * order.plan.d
-        if not why and size < self.streams_from:
-            return f"they are {size:,} bytes, and it would save nothing"
+        if not why and not self._many(order):
+            return f"they are {size_of(order):,} bytes, and it would save nothing"
         return why
 
-    def _streamed(self, making: Making, charge: Charging, *, digests: bool) -> Returned[O]:
+    def _many(self, order: Order) -> bool:
+        return size_of(order) >= self.streams_from
+
+    def _streamed(
+        self, making: Making, charge: Charging, few: int, *, digests: bool
+    ) -> Returned[O]:
         """A round that keeps no rows: a client is trained when its party needs the update."""
         order, notes = making.order, making.notes
         charge(dict.fromkeys(order.plan.cohort, ()))
-        few = min(order.plan.n, rows_at_once(self.executor))
-        source = OneAfterTheOther(making, *self._rows(few, order.plan.d))
+        source = OneAfterTheOther(making, few, partial(_room, d=order.plan.d))
         parties = {
             client: {"delta": source.party(client, self.session.member(client))}
             for client in order.plan.cohort
@@ -232,7 +243,12 @@ class Simulated(Generic[O]):
         with notes.stage("channel"):
             self.session.inform(order.context)
             carried = self.session.play_parts(
-                order.plans, parties, self.faults, digests=digests, summing=sums_rows(order)
+                order.plans,
+                parties,
+                self.faults,
+                digests=digests,
+                summing=sums_rows(order),
+                lean=True,
             )
         source.finish()
         place = {client: i for i, client in enumerate(order.plan.cohort)}
@@ -254,9 +270,18 @@ class Simulated(Generic[O]):
         """Rows [n, d] in the buffer that every round writes anew, and the frame of each."""
         if self._matrix.shape[0] < n or self._matrix.shape[1] != _HEAD + d:
             self._matrix = torch.empty(n, _HEAD + d)
-        whole, stride = self._matrix.numpy().data.cast("B"), 4 * self._matrix.shape[1]
-        frames = [whole[row * stride : (row + 1) * stride] for row in range(n)]
-        return self._matrix[:n, _HEAD:], frames
+        return _framed(self._matrix[:n])
+
+
+def _room(n: int, *, d: int) -> tuple[torch.Tensor, list[memoryview]]:
+    """Rows [n, d] of a round that keeps none, and the frame of each."""
+    return _framed(torch.empty(n, _HEAD + d))
+
+
+def _framed(matrix: torch.Tensor) -> tuple[torch.Tensor, list[memoryview]]:
+    whole, stride = matrix.numpy().data.cast("B"), 4 * matrix.shape[1]
+    frames = [whole[row * stride : (row + 1) * stride] for row in range(len(matrix))]
+    return matrix[:, _HEAD:], frames
 
 
 def _rank(place: Mapping[ClientId, int], incident: Incident) -> tuple[int, int]:

@@ -175,6 +175,11 @@ class Engine:
         )
         return RoundResult(after, transcript, returned.losses)
 
+    @property
+    def rows_said(self) -> Mapping[str, str]:
+        """Facts for the report, where all is in this process: whether rows lay there at once."""
+        return self.carrier.rows_said if isinstance(self.carrier, Simulated) else {}
+
     def close(self) -> None:
         """Give back workers."""
         self.executor.close()

@@ -35,6 +35,7 @@ from privfl.core import (
     drive,
     drive_all,
     drive_parts,
+    give_back_pages,
 )
 from privfl.core.streaming import SumsRows
 from privfl.crypto.enrolled import Enrolled
@@ -176,12 +177,14 @@ class Session(Generic[O]):
         digests: bool = False,
         plans_of: Mapping[ClientId, Mapping[str, RoundPlan]] | None = None,
         summing: bool | None = None,
+        lean: bool = False,
     ) -> Carried[O]:
         """A round, all parts together. ``clients`` are the clients' parties by part
         (`ClientSide.entered`); who is not there does not show up, and is silent where a server that
         hands on keys from round to round writes first. ``plans_of`` are the plans of clients that a
         lying server told something else: their letters are bound to these. ``summing``: a server
         that reads rows adds them up as they come, by their weights or (False) each times 1.
+        ``lean``: freed memory is handed back after each exchange, where mail is bare.
 
         Raises:
             ConfigError: it cannot.
@@ -197,6 +200,8 @@ class Session(Generic[O]):
             others[who] = {part: helper.enter(plan) for part, plan in plans.items()}
         openers = {part: _opener(now.server, plan, summing) for part, plan in plans.items()}
         driver = self._driver(plans.values(), plans_of or {})
+        if lean and driver is drive_all:
+            driver = partial(drive_all, between=give_back_pages)
         carried = drive_parts(
             openers, others, faults, keep_bodies=keep_bodies, digests=digests, driver=driver
         )

@@ -33,7 +33,7 @@ from privfl.engine.making import Making
 from privfl.engine.order import Order, Told
 from privfl.training import Executor, TrainsInTurn
 
-STREAMS_FROM = 64 << 20
+STREAMS_FROM = 32 << 20
 """Bytes of rows from which on they are not kept: fewer are not worth a call of the executor each.
 """
 RANK: Mapping[str, int] = {"train": 0, "plan": 1, "bound": 1}
@@ -68,6 +68,22 @@ def why_rows_are_kept(order: Order, executor: Executor, faults: Faults, server: 
     return ""
 
 
+def size_of(order: Order) -> int:
+    """Bytes of all rows of a round."""
+    return 4 * order.plan.n * order.plan.d
+
+
+def rows_said(order: Order, why_kept: str, few: int, *, audited: bool) -> dict[str, str]:
+    """A fact of the report: whether all rows of a round lie in memory at once, and why they do; of
+    rounds that are kept for an audit apart.
+    """
+    lies = f"all {order.plan.n} of a round at once ({size_of(order) >> 20:,} MiB)"
+    if audited:
+        return {"rows in memory where an audit keeps the round": lies}
+    streamed = f"{few} of the {order.plan.n} of a round at once"
+    return {"rows in memory": f"{lies}: {why_kept}" if why_kept else streamed}
+
+
 def sums_rows(order: Order) -> bool | None:
     """How a server that reads rows adds them up: by their weights, or each times 1; None: it reads
     no rows.
@@ -85,15 +101,18 @@ def rows_at_once(executor: Executor) -> int:
 
 @dataclass(slots=True)
 class OneAfterTheOther:
-    """Makes updates when they are asked for, as many at a time as there are rows. ``seconds`` is
-    the CPU time of that by the party that asked.
+    """Makes updates when they are asked for, ``together`` at a time, in as many rows, which
+    ``room`` makes [together, d] with the frame of each. ``seconds`` is the CPU time of that by the
+    party that asked.
 
-    Clients are trained once, in the order of the cohort, and parties ask in that order.
+    Clients are trained once, in the order of the cohort, and parties ask in that order. Once all
+    have, the rows are let go of.
     """
 
     making: Making
-    rows: torch.Tensor
-    frames: Sequence[memoryview]
+    together: int
+    room: Callable[[int], tuple[torch.Tensor, Sequence[memoryview]]]
+    rows: tuple[torch.Tensor, Sequence[memoryview]] | None = None
     seconds: dict[PartyId, float] = field(default_factory=dict)
     left: dict[ClientId, None] = field(default_factory=dict)
     ready: dict[ClientId, Mapping[str, Bounded]] = field(default_factory=dict)
@@ -134,6 +153,8 @@ class OneAfterTheOther:
         self.seconds[who] = self.seconds.get(who, 0.0) + time.thread_time() - began
         self.gone.add(client)
         parts = self.ready.pop(client, None)
+        if not self.left and not self.ready:
+            self._forget_rows()
         return None if parts is None else parts["delta"]
 
     def _next(self, client: ClientId) -> None:
@@ -146,14 +167,17 @@ class OneAfterTheOther:
         self.ready.clear()
         making, few = self.making, [client]
         for other in self.left:
-            if len(few) == len(self.frames):
+            if len(few) == self.together:
                 break
             if other != client:
                 few.append(other)
         for one in few:
             del self.left[one]
+        if self.rows is None:
+            self.rows = self.room(self.together)
+        rows, frames = self.rows
         with making.notes.stage("train"):
-            making.train(few, self.rows[: len(few)], self.frames)
+            making.train(few, rows[: len(few)], frames)
         for one in few:
             if making.noisy[one]:  # nothing of it is sent before it is charged
                 raise ConfigError(
@@ -171,6 +195,10 @@ class OneAfterTheOther:
         while self.left:
             self._next(next(iter(self.left)))
         self.ready.clear()
+        self._forget_rows()
+
+    def _forget_rows(self) -> None:
+        self.rows = None
         self.making.forget_rows()
 
 

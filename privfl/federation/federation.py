@@ -317,8 +317,6 @@ class Federation:
         """Whether the run claims differential privacy of clients or of their samples."""
         return claims_privacy(self.scenario)
 
-    # ---- inside
-
     def _run(
         self, out: Path | str | None, resume: bool, watch: Watch, faults: Faults | None
     ) -> Run:
@@ -370,6 +368,7 @@ class Federation:
         self._spent, self._left = state.ledger, state
         summary = summary_of(scenario, self.audit, records, state, picked, played.plan)
         summary["warnings"] += [ended] if ended else []
+        summary["facts"] |= engine.rows_said
         if folder is not None:
             leave(folder, scenario, self.audit, self.config, state, summary, ended)
         watch.end(state, summary)

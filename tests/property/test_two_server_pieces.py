@@ -21,14 +21,16 @@ from privfl.crypto.mpc.preprocessing import (
     first_preprocessing,
     second_preprocessing,
 )
-from privfl.crypto.mpc.words import expand, pack, signed, unpack
+from privfl.crypto.mpc.words import expand, pack, pack_into, signed, unpack
 from privfl.crypto.primitives import backend
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server import TwoServer
+from privfl.hybrid.two_server.parameters import DEALT
 from privfl.hybrid.two_server.registers import DOTS, TESTS
 from privfl.hybrid.two_server.rows import MaskedRows, SeedRows, Survey, cuts, row_sum
 from privfl.hybrid.two_server.rules.cosine import over
 from privfl.hybrid.two_server.rules.krum import krum_scores
+from privfl.hybrid.two_server.sealing import dealt_letter, open_dealt, unseal_dealt
 from privfl.hybrid.two_server.soundness import passes
 
 WORDS = st.integers(0, 2**64 - 1)
@@ -74,6 +76,38 @@ def test_the_fast_product_is_right_for_every_short_inner_length(m, n):
             torch.randint(-128, 128, (rows, k), dtype=torch.int8, generator=draw) for rows in (m, n)
         )
         assert torch.equal(digits.product(left, right).long(), left.long() @ right.long().t()), k
+
+
+@pytest.mark.parametrize("ring", [32, 40, 64])
+@given(data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_words_packed_in_parts_are_the_packed_words(ring, data):
+    words = matrix(data.draw, 1, data.draw(st.integers(1, 9)))[0]
+    out, cut = np.zeros(ring // 8 * len(words), np.uint8), data.draw(st.integers(0, len(words)))
+    pack_into(out, ring, cut, words[cut:])
+    pack_into(out, ring, 0, words[:cut])
+    assert out.tobytes() == pack(words, ring)
+
+
+@pytest.mark.parametrize("library", ["cryptography", "pycryptodome"])
+@given(data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_what_the_dealer_sealed_is_read_in_any_parts(library, data):
+    now = TwoServer(backend=library).round(RoundPlan(0, (0, 1, 2), 40, l2=1.0))
+    key, pieces = bytes(range(32)), data.draw(st.lists(st.binary(max_size=40), max_size=6))
+    _, sealed = now.read(dealt_letter(now, key, pieces), DEALT)
+    words, plain = open_dealt(now, key, sealed), b"".join(pieces)
+    assert words.read(len(words)) == plain
+    skipped = data.draw(st.integers(0, len(plain)))
+    size = data.draw(st.integers(0, len(plain)))
+    assert words.after(skipped).read(size) == plain[skipped : skipped + size]
+    assert plain == unseal_dealt(now, key, sealed)
+    changed = bytearray(sealed)
+    changed[data.draw(st.integers(0, len(changed) - 1))] ^= 1
+    with pytest.raises(Malformed):
+        open_dealt(now, key, memoryview(changed))
+    with pytest.raises(Malformed):
+        open_dealt(now, key[::-1], sealed)
 
 
 def test_long_rows_of_the_largest_digits_do_not_overflow_32_bits():

@@ -4,14 +4,17 @@ few rows live at any time, whatever the number of clients.
 
 import gc
 import tracemalloc
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from privfl import Federation
 from privfl.aggregators import Bucketing, ClientMomentum, Mean, Median
 from privfl.attacks import SignFlip
+from privfl.config import AuditConfig
 from privfl.core import (
     Bounded,
     ConfigError,
@@ -232,6 +235,35 @@ def test_noise_of_clients_that_a_seed_repeats_is_the_stored_one_where_training_f
     assert streamed.transcript.charges == stored.transcript.charges != ()
 
 
+@pytest.mark.parametrize("mode", ["semi_honest", "active"])
+def test_where_keys_are_carried_and_nobody_has_a_vector_the_server_gives_up(mode):
+    how = {"executor": lambda work: Draws(work, nan=set(range(6)))}
+    for streams_from in (0, NEVER):
+        (one,) = played(
+            engine_of(SecAgg(mode=mode, carry=True), streams_from=streams_from, **how), 1
+        )
+        (gave_up,) = (i.what for i in one.transcript.incidents if "gave up" in i.what)
+        assert gave_up.startswith("server gave up: stage ")
+        assert "0 of 6 clients are left" in gave_up
+        assert one.transcript.carried.opened["delta"] is None
+
+
+@pytest.mark.parametrize("fails", [{1}, set(range(6))])
+def test_who_masks_nothing_has_not_entered_a_round_against_an_active_server(fails):
+    entered = []
+    for streams_from in (0, NEVER):
+        engine = engine_of(
+            SecAgg(mode="active"),
+            streams_from=streams_from,
+            executor=lambda work: Draws(work, fails=fails),
+        )
+        with suppress(RoundFailed):
+            engine.play(engine.begin("given"))
+        members = (engine.carrier.session.member(client) for client in range(6))
+        entered.append([len(member.entered) for member in members])
+    assert entered[0] == entered[1] == [client not in fails for client in range(6)]
+
+
 class Unannounced(Draws):
     """An executor of training that adds noise and does not say so beforehand."""
 
@@ -271,9 +303,23 @@ def test_as_few_vectors_live_among_many_clients_as_among_few(name):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         vectors.append(engine.executor.vectors)
-        assert engine.executor.places == {engine.carrier._matrix[0, 8:].data_ptr()}
+        assert len(engine.executor.places) == 1
     assert vectors[0] == vectors[1]  # torch's own memory
     assert peaks[1] <= 1.1 * peaks[0] + 18 * 20_000  # numpy's, and letters of some kilobytes each
+
+
+@pytest.mark.parametrize("security", ["semi_honest", "malicious"])
+def test_what_two_servers_hold_of_long_rows_lies_in_memory_once(security):
+    engine = engine_of(TwoServer(Mean(weighted=False), security=security), n=4, d=1 << 19)
+    state = engine.begin("given")
+    engine.carrier.ready(range(4), NOTES)
+    tracemalloc.start()
+    state = engine.play(state).state
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert state.parameters.abs().max() > 0
+    # letters of rows 20 bytes a value, then tags of rows 32, or the sum on its way five times 8
+    assert peak <= 66 << 19
 
 
 KEPT = {
@@ -289,6 +335,19 @@ KEPT = {
 }
 
 
+WORDS = {
+    "an audit": "an audit keeps the round",
+    "a rule that reads rows": "Median reads rows",
+    "a defence before the rule": "a defence before the rule",
+    "an attacker": "attackers may be handed all of them",
+    "signed mail": "signed letters are opened in the exchange after",
+    "late letters": "letters are late, doubled or changed",
+    "letters that come twice": "letters are late, doubled or changed",
+    "letters changed on the way": "letters are late, doubled or changed",
+    "liars": "or parties lie",
+}
+
+
 @pytest.mark.parametrize("why", KEPT)
 def test_what_may_want_all_rows_has_them_kept(why):
     settings, how = KEPT[why]
@@ -296,8 +355,27 @@ def test_what_may_want_all_rows_has_them_kept(why):
     (result,) = played(engine, 1, **how)
     assert engine.executor.most == 6
     assert len(engine.executor.places) == 6
+    ((name, said),) = engine.rows_said.items()
+    assert said.startswith("all 6 of a round at once (6 MiB)")
+    assert WORDS[why] in name + ": " + said
     if how:
         assert len(result.transcript.carried.opened["delta"].what.values) == 6
+
+
+def test_the_report_says_why_many_rows_are_kept():
+    wide = nn.Sequential(nn.Linear(1, 1 << 20, bias=False))
+    data = Dataset(torch.zeros(9, 1), torch.zeros(9, dtype=torch.int64), classes=1 << 20)
+    parts = [data.take(torch.tensor([client])) for client in range(8)]
+    how = {"rounds": 2, "training": LocalSGD(lr=0.1), "executor": "sequential"}
+    how["audit"] = AuditConfig(keep=[1])
+    all_rows, said = "all 8 of a round at once (32 MiB)", []
+    for rule in (Median(), Mean()):
+        run = Federation(wide, parts, data.take(torch.tensor([8])), aggregator=rule, **how).run()
+        said.append(run.summary["facts"]["rows in memory"])
+        kept = run.summary["facts"]["rows in memory where an audit keeps the round"]
+        assert kept == all_rows
+    why = "Median reads rows of this length"
+    assert said == [f"{all_rows}: {why}", "1 of the 8 of a round at once"]
 
 
 def test_short_rows_of_the_mean_are_kept_and_it_is_said_why():
@@ -380,7 +458,9 @@ class Snooping:
         return left
 
 
-@pytest.mark.parametrize("channel", [Plain(), SecAgg(), SecAgg(mode="active"), AdditiveSharing()])
+@pytest.mark.parametrize(
+    "channel", [Plain(), SecAgg(), SecAgg(mode="active"), AdditiveSharing(), TwoServer()]
+)
 def test_a_letter_is_folded_once_from_its_sender_and_as_it_was_meant(channel):
     plan, session = RoundPlan(0, (0, 1, 2, 3), 64, l2=1.0), session_of(channel)
     server = session.members["server"]

@@ -35,6 +35,7 @@ from privfl.crypto.mpc.operations import Open
 from privfl.crypto.mpc.words import ring_mask
 from privfl.dp import DistributedSkellam
 from privfl.hybrid.two_server.checks import PASSED
+from privfl.hybrid.two_server.malicious.client import FixedClientParty
 from privfl.hybrid.two_server.opened_scores import SCORES, Gather
 from privfl.hybrid.two_server.parameters import DEALT, HELD, MORE, PIECE, SERVERS, STEPS
 from privfl.hybrid.two_server.registers import WEIGHTS
@@ -708,6 +709,35 @@ def test_masked_rows_in_several_letters_open_the_same_also_doubled_and_asleep(
             assert torch.cosine_similarity(row, scene.updates[who].delta, dim=0) > 0.99
     alone = scene.channel.decode(parted.received(["server"]), {"server": scene.server})
     assert torch.equal(alone.value, opened(parted).what.value)
+
+
+class WithoutSeed:
+    """A client that the second server never hears."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def step(self, mail):
+        return {who: body for who, body in self.inner.step(mail).items() if who != "server/1"}
+
+
+@pytest.mark.parametrize("lost", [None, 1, 3, 5])
+@pytest.mark.parametrize("silent", [{}, {"client/2": 0}])
+def test_rows_that_are_laid_out_as_they_are_written_open_what_those_that_come_together_do(
+    lost, silent
+):
+    scene = Scene(hybrid.TwoServer(Mean(weighted=False), bits=10), n=5, d=300)
+
+    def wrap(party):
+        known = isinstance(party, FixedClientParty) and party.who == lost
+        return WithoutSeed(party) if known else party
+
+    laid = scene.run(Faults(silent_from=silent), wrap=wrap)
+    together = scene.run(Faults(silent_from=silent), wrap=wrap, keep_bodies=True)
+    assert torch.equal(opened(laid).what.value, opened(together).what.value)
+    left = tuple(i for i in range(1, 6) if i != lost and f"client/{i}" not in silent)
+    assert opened(laid).survivors == opened(together).survivors == left
+    assert [m.size for m in laid.messages] == [m.size for m in together.messages]
 
 
 @pytest.mark.parametrize("kind", [PIECE, MORE])

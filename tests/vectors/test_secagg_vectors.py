@@ -154,6 +154,17 @@ def test_both_libraries_give_the_same_bytes(a, b, message):
         out = memoryview(bytearray(len(message) + 16))
         library.seal_into(a, b[:12], [message[:7], b"", message[7:]], b, out)
         assert bytes(out) == library.seal(a, b[:12], message, b)
+        assert library.sealed(a, b[:12], out, b)
+        assert not library.sealed(a, b[:12], out, b + b"1")
+        assert not library.sealed(a, b[:12], out[:-1], b)
+        assert not library.sealed(a, b[:12], out[:9], b)
+        for place in (0, len(message) + 15):
+            changed = bytearray(out)
+            changed[place] ^= 1
+            assert not library.sealed(a, b[:12], memoryview(changed), b)
+        out[: len(message)] = message  # sealed where it lies
+        library.seal_into(a, b[:12], [out[: len(message)]], b, out)
+        assert bytes(out) == library.seal(a, b[:12], message, b)
     assert one.sign(a, message) == two.sign(a, message)
     assert one.seal(a, b[:12], message, b) == two.seal(a, b[:12], message, b)
     assert open_box(b, seal_box(public, message, b"scene", one), b"scene", two) == message

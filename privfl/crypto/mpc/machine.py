@@ -109,7 +109,8 @@ class TwoPartyMachine(KeepsSecrets):
     ``shares`` are the own ones, ``public`` what both know: a shared register's name there is what
     it opened to. ``ring``: values count modulo 2^ring. ``tag`` is what commitments are bound to,
     ``names`` are the parties, the first of them first; ``sealed`` holds commitments and what they
-    open to. ``keys`` are shares of what authenticates words, ``wide_key`` of what authenticates
+    open to; ``inbox`` the other's letters, and from where to where in each a frame lies that waits.
+    ``keys`` are shares of what authenticates words, ``wide_key`` of what authenticates
     wide ones; ``unchecked`` is what was opened and is not proved yet, with what its proof is made
     of.
     """
@@ -124,7 +125,7 @@ class TwoPartyMachine(KeepsSecrets):
     at: int = 0
     frame: int = 0
     mine: bytes | None = None
-    inbox: dict[int, bytes] = field(default_factory=dict)
+    inbox: dict[int, tuple[bytes, int, int]] = field(default_factory=dict)
     comparing: SignBits | None = None
     dabits: DaBits | None = None
     triple: Triple | None = None
@@ -169,11 +170,12 @@ def advance(machine: M, program: Sequence[Step[M]], mail: Buffer | None) -> list
                 continue
             if machine.mine is None:
                 machine.mine = step.say(machine)
-                out.append(frame_of(machine.frame, machine.mine))
+                out += frame_of(machine.frame, machine.mine)
             theirs = machine.inbox.pop(machine.frame, None)
             if theirs is None:
                 break
-            done = step.hear(machine, memoryview(theirs))
+            letter, start, stop = theirs
+            done = step.hear(machine, memoryview(letter)[start:stop])
             machine.mine = None
             machine.frame += 1
             machine.at += done
@@ -184,14 +186,17 @@ def advance(machine: M, program: Sequence[Step[M]], mail: Buffer | None) -> list
 
 
 def _receive(machine: TwoPartyMachine, mail: Buffer | None) -> None:
-    for frame, body in frames_in(b"" if mail is None else mail):
+    letter, stop = b"" if mail is None else bytes(mail), 0
+    for frame, body in frames_in(letter):
+        start = stop + _FRAME.size
+        stop = start + len(body)
         if machine.frame <= frame < machine.frame + _PENDING:  # an earlier one is a duplicate
-            machine.inbox.setdefault(frame, bytes(body))
+            machine.inbox.setdefault(frame, (letter, start, stop))
 
 
-def frame_of(number: int, body: bytes) -> bytes:
-    """One step's message as it travels."""
-    return _FRAME.pack(number, len(body)) + body
+def frame_of(number: int, body: bytes) -> tuple[bytes, bytes]:
+    """One step's message as it travels, in two pieces."""
+    return _FRAME.pack(number, len(body)), body
 
 
 def frames_in(mail: Buffer) -> Iterator[tuple[int, memoryview]]:

@@ -43,6 +43,24 @@ def pack(words: U64, ring: int) -> bytes:
     return low if ring == 32 else low + (words >> np.uint64(32)).astype(np.uint8).tobytes()
 
 
+def pack_into(out: npt.NDArray[np.uint8], ring: int, start: int, words: U64) -> None:
+    """Write words from the ``start`` on of a vector that is packed in ``out``, as `pack` packs all.
+
+    >>> whole = np.empty(10, dtype=np.uint8)
+    >>> for at, word in enumerate([2**40 - 1, 1]):
+    ...     pack_into(whole, 40, at, np.array([word], dtype=np.uint64))
+    >>> whole.tobytes().hex()
+    'ffffffff01000000ff00'
+    """
+    length, stop = len(out) * 8 // ring, start + len(words)
+    if ring == 64:
+        out.view("<u8")[start:stop] = words
+        return
+    out[: 4 * length].view("<u4")[start:stop] = words
+    if ring == 40:
+        out[4 * length :][start:stop] = words >> np.uint64(32)
+
+
 def unpack(body: Buffer, ring: int, length: int, out: U64 | None = None) -> U64:
     """What `pack` packed.
 
@@ -85,6 +103,19 @@ def stream(seed: bytes, library: Backend, skip: int = 0) -> Keystream:
     """
     counter = 2 + skip // 16
     return library.keystream(seed[:16], seed[16:28] + counter.to_bytes(4, "big"))
+
+
+def stream_from(seed: bytes, library: Backend, word: int) -> Keystream:
+    """The keystream of a seed from one of its words on.
+
+    >>> from privfl.crypto.primitives import backend
+    >>> draw(stream_from(bytes(32), backend(), 3), 2).tolist() == (
+    ...     draw(stream(bytes(32), backend()), 5)[3:].tolist())
+    True
+    """
+    source = stream(seed, library, 8 * (word - word % 2))
+    draw(source, word % 2)
+    return source
 
 
 def draw(source: Keystream, length: int) -> U64:

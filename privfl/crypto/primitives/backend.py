@@ -76,12 +76,17 @@ class Backend(Protocol):
         self, key: bytes, nonce: bytes, plain: Iterable[Buffer], bound: bytes, out: memoryview
     ) -> None:
         """The same of a plaintext in pieces, which are asked for one after the other; written to
-        ``out``, which is 16 bytes longer than all of them.
+        ``out``, which is 16 bytes longer than all of them. A piece may lie where its ciphertext is
+        written.
         """
         ...
 
     def unseal(self, key: bytes, nonce: bytes, sealed: Buffer, bound: bytes) -> bytes | None:
         """The plaintext, or None where key, nonce, ``bound`` or a byte is not what was sealed."""
+        ...
+
+    def sealed(self, key: bytes, nonce: bytes, sealed: memoryview, bound: bytes) -> bool:
+        """Whether `unseal` would open it; the plaintext is not kept."""
         ...
 
     def keystream(self, key: bytes, counter: bytes) -> Keystream:

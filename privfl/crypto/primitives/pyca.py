@@ -113,6 +113,21 @@ class Pyca:
         except (InvalidTag, ValueError):
             return None
 
+    def sealed(self, key: bytes, nonce: bytes, sealed: memoryview, bound: bytes) -> bool:
+        """As `Backend` says."""
+        if len(sealed) < 16:
+            return False
+        mode, body = modes.GCM(nonce, bytes(sealed[-16:])), sealed[:-16]
+        cipher, scratch = Cipher(algorithms.AES(key), mode).decryptor(), bytearray(len(_ZEROS) + 16)
+        cipher.authenticate_additional_data(bound)
+        for start in range(0, len(body), len(_ZEROS)):
+            cipher.update_into(body[start : start + len(_ZEROS)], scratch)
+        try:
+            cipher.finalize()
+        except InvalidTag:
+            return False
+        return True
+
     def keystream(self, key: bytes, counter: bytes) -> _Stream:
         """As `Backend` says; where the counter is one that AES-GCM starts from, by whichever of the
         two is faster here.

@@ -116,6 +116,18 @@ class Pycryptodome:
         except ValueError:
             return None
 
+    def sealed(self, key: bytes, nonce: bytes, sealed: memoryview, bound: bytes) -> bool:
+        """As `Backend` says."""
+        cipher = AES.new(key, AES.MODE_GCM, nonce=nonce)
+        cipher.update(bound)
+        for start in range(0, len(sealed) - 16, len(_ZEROS)):
+            cipher.decrypt(sealed[start : min(start + len(_ZEROS), len(sealed) - 16)])
+        try:
+            cipher.verify(sealed[-16:])
+        except ValueError:
+            return False
+        return True
+
     def keystream(self, key: bytes, counter: bytes) -> _Stream:
         """As `Backend` says."""
         return _Stream(AES.new(key, AES.MODE_CTR, nonce=b"", initial_value=counter))

@@ -74,7 +74,8 @@ class SecAggClient(KeepsSecrets):
 
     def enter_later(self, plan: RoundPlan, update: Callable[[], Bounded | None]) -> Party:
         """The party of one round, whose update is made when the masked vector is due
-        (`core.streaming.EntersLater`): who has none then drops out once it has shared keys.
+        (`core.streaming.EntersLater`): who has none then drops out once it has shared keys, and has
+        not entered: it masked nothing, and another time its keys are fresh.
 
         Raises:
             ConfigError: as `enter`.
@@ -84,7 +85,10 @@ class SecAggClient(KeepsSecrets):
 
         def vector() -> Words | None:
             made = update()
-            return None if made is None else ring_vector(settings, made, plan, now)
+            if made is None:
+                self.entered.discard(epoch(plan, plan.number))
+                return None
+            return ring_vector(settings, made, plan, now)
 
         party.later = vector
         return party

@@ -95,7 +95,7 @@ class SecAggServerParty(KeepsSecrets):
         if not mail or self.result is not None:
             return {}
         fresh = self._collect(mail)
-        if "server" in mail and self.waits and self.expects is Kind.ADVERTISE:
+        if "server" in mail and self.waits and self.expects in (Kind.ADVERTISE, Kind.MASKED):
             self.waits -= 1
             if self.waits and not fresh:
                 return {"server": _TIMER}
@@ -302,7 +302,10 @@ class SecAggServerParty(KeepsSecrets):
             return self._keys()
         if self.expects is Kind.SHARES:
             self.expects = Kind.MASKED
-            return self._inboxes()
+            if not self.carry:
+                return self._inboxes()
+            self.waits = 2
+            return {**self._inboxes(), "server": _TIMER}
         if self.expects is Kind.MASKED:
             if not self.folded <= self.summed:
                 raise StageAbort("masked_input", "a vector was added up that never arrived")

@@ -10,6 +10,7 @@ from privfl.core import Buffer, Mail, PartyId, PartyKeys
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import fields, open_one, seal_to
 from privfl.crypto.primitives.fields import Malformed
+from privfl.crypto.primitives.sealed_box import OVERHEAD
 from privfl.hybrid.two_server.parameters import (
     HELD,
     SEED,
@@ -27,6 +28,8 @@ from privfl.hybrid.two_server.sealing import (
     seal_steps,
 )
 
+SEAL = 16
+"""Bytes that sealing adds."""
 _LABELS: Mapping[PartyId, bytes] = {"server": b"1", "server/1": b"2"}
 
 
@@ -114,6 +117,16 @@ def key_and_head(
     keys = seal_to(second, key, now.bound_to("key"), now.library)
     told = half + _of_direction(direction, unknown)
     return keys, now.library.seal(key, bytes(12), told, now.bound_to("head"))
+
+
+def sizes_of(
+    now: TwoServerParameters, second: tuple[bytes, ...], direction: Direction | None
+) -> tuple[int, int]:
+    """Bytes of the first server's letter before the rows and after them."""
+    told = 0 if direction is None else 4 * len(direction.values)
+    members = -(-now.plan.n // 8)
+    front = fields.HEADER + members + (SEED_SIZE + OVERHEAD) * len(second)
+    return front, SEED_SIZE + DIRECTION_HEAD.size + told + SEAL
 
 
 def _of_direction(direction: Direction | None, unknown: bool) -> bytes:

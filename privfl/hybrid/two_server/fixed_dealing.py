@@ -12,9 +12,12 @@ announces anything else must know R_b times the difference; the pad hides all el
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from privfl.core import Buffer, KeepsSecrets
 from privfl.crypto.mpc.authentication import KEYS, WORDS
@@ -37,11 +40,29 @@ from privfl.hybrid.two_server.fixed_stock import (
     comparison_key,
     deal,
     receive,
+    stock_size,
 )
 from privfl.hybrid.two_server.parameters import TwoServerParameters
-from privfl.hybrid.two_server.rows import SeedRows, blinds, combined, tag_keys
+from privfl.hybrid.two_server.rows import SeedRows, blinds, combined, cuts, tag_key_blocks
+from privfl.hybrid.two_server.sealing import DealtWords, dealt_room, words_in
 
 _ONE, _TWO = np.uint64(1), np.uint64(2)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Tags(KeepsSecrets):
+    """The tags [K, d] that begin what the dealer sealed, opened block by block: there is one pass
+    over them.
+    """
+
+    words: DealtWords
+
+    def blocks(self, now: TwoServerParameters, n: int) -> Iterator[U64]:
+        """The words [K, width] of each block of n rows."""
+        sizes = [8 * (stop - start) for start, stop in cuts(now, n) if start < now.plan.d]
+        of_keys = (self.words.after(8 * now.plan.d * k).pieces(sizes) for k in range(KEYS))
+        for parts in zip(*of_keys, strict=True):
+            yield np.stack([part.view("<u8") for part in parts]).astype(np.uint64, copy=False)
 
 
 @dataclass(repr=False)
@@ -49,18 +70,18 @@ class Dealt(KeepsSecrets):
     """One server's part of it all.
 
     ``announced`` [products, n + K] are mu and nu of what it announces itself; ``row_keys`` [K, n],
-    ``tags`` [K, d] and ``offsets`` [products, K] check the other's; ``pads`` is the seed of its z.
-    ``keys`` [K] are its shares of what authenticates. ``score_macs`` [scores, n, K] and ``above``
-    [scores, n] belong to the masks of what is opened; so do, for products of rows where these are
-    opened, ``pairs`` [n, n], ``pairs_above`` and ``pair_macs``. ``starts`` [m, 2], ``corrections``
-    and ``constants`` [m, WORDS] are of m comparisons; ``inner`` [n] is of 2 <A0, A1>. ``weights``
-    [n, WORDS] are v, authenticated, and ``vector`` [d] of v (A0 + A1), where weights stay shared.
-    ``wide_key`` is a share of what authenticates wide words.
+    ``tags`` [K, d], until they are used, and ``offsets`` [products, K] check the other's; ``pads``
+    is the seed of its z. ``keys`` [K] are its shares of what authenticates. ``score_macs`` [scores,
+    n, K] and ``above`` [scores, n] belong to the masks of what is opened; so do, for products of
+    rows where these are opened, ``pairs`` [n, n], ``pairs_above`` and ``pair_macs``. ``starts`` [m,
+    2], ``corrections`` and ``constants`` [m, WORDS] are of m comparisons; ``inner`` [n] is of 2
+    <A0, A1>. ``weights`` [n, WORDS] are v, authenticated, and ``vector`` [d] of v (A0 + A1), where
+    weights stay shared. ``wide_key`` is a share of what authenticates wide words.
     """
 
     announced: U64
     row_keys: U64
-    tags: U64
+    tags: Tags | None
     offsets: U64
     pads: bytes
     keys: U64
@@ -88,6 +109,15 @@ class FixedDealing(KeepsSecrets):
     first: bytes
     second: bytes
     seeds: tuple[list[bytes], list[bytes]]
+    rooms: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        own = Own(self.first, self.now, self.extent)
+        of_first, of_second = (
+            dealt_room(self.now, 8 * sum(map(math.prod, shapes(own, first))) + _stocked(own))
+            for first in (True, False)
+        )
+        self.rooms = (of_first, of_second)
 
     def letters(self) -> tuple[list[Buffer], list[Buffer]]:
         """What goes to the first server and to the second, piece by piece."""
@@ -159,10 +189,11 @@ class FixedDealing(KeepsSecrets):
         """
         of_second, of_first = first.row_keys, second.row_keys
         now, n = self.now, self.extent.n
-        keys = tag_keys(now, self.first)[: now.sum_tags * self.extent.tagged]
-        a0: U64 = np.empty((KEYS, now.plan.d), dtype=np.uint64)
-        a1, inner = np.empty_like(a0), np.zeros(n, dtype=np.uint64)
-        tags: U64 = np.zeros((len(keys), n), dtype=np.uint64)
+        keys = tag_key_blocks(now, self.first, n) if self.extent.tagged else None
+        of_rows = (words_in(now, room, KEYS * now.plan.d) for room in self.rooms)
+        a1, a0 = (words.reshape(KEYS, now.plan.d) for words in of_rows)
+        inner: U64 = np.zeros(n, dtype=np.uint64)
+        tags: U64 = np.zeros((now.sum_tags * self.extent.tagged, n), dtype=np.uint64)
         pads = zip(pad_blocks(now, first.pads, n), pad_blocks(now, second.pads, n), strict=True)
         lasts: tuple[list[U64], list[U64]] = ([], [])
         pairs: U64 = np.zeros((first.side, first.side), dtype=np.uint64)
@@ -181,10 +212,10 @@ class FixedDealing(KeepsSecrets):
             else:
                 lasts[0].append(one[:, 0].copy())
                 lasts[1].append(two[:, 0].copy())
-            if start < now.length:
-                for k, key in enumerate(keys):
-                    tags[k] += np.einsum("nd,d->n", two, key[start:stop])
-        hidden = tags + blinds(now, self.second, n)[: len(keys)]
+            if start < now.length and keys is not None:
+                for k, key in enumerate(next(keys)):
+                    tags[k] += np.einsum("nd,d->n", two, key)
+        hidden = tags + blinds(now, self.second, n)[: len(tags)]
         return a0, a1, inner, hidden, (np.stack(lasts[0]), np.stack(lasts[1])), pairs, vector
 
 
@@ -205,7 +236,24 @@ def _buffers(*parts: U64) -> list[Buffer]:
     return [part.reshape(-1).data.cast("B") for part in whole]
 
 
-def received(own: Own, first: bool, raw: memoryview) -> tuple[Dealt, Stocked, U64]:
+def shapes(own: Own, first: bool) -> list[tuple[int, ...]]:
+    """The shapes of what a server is dealt in words before comparisons."""
+    now, extent = own.now, own.extent
+    n, m, side = extent.n, extent.comparisons, own.side
+    found: list[tuple[int, ...]] = [(KEYS, now.plan.d), (extent.products, KEYS)]
+    of_second = [(extent.scores, n, KEYS), (m, WORDS), (n,), (side, side), (side, side, KEYS)]
+    of_second += [(own.hidden[0], KEYS), (own.hidden[1],)]
+    return found + ([(now.sum_tags * n * extent.tagged,)] if first else of_second)
+
+
+def _stocked(own: Own) -> int:
+    """Bytes of comparisons and of what the rule has, at most."""
+    extent, now = own.extent, own.now
+    size = Corrections.size(now.ring - 1, extent.comparisons, WORDS)
+    return size + stock_size(extent.stock, now, extent.n)
+
+
+def received(own: Own, first: bool, raw: DealtWords) -> tuple[Dealt, Stocked, U64]:
     """One server's part, from its seed and the dealer's letter; the rule's; and, for the first
     server, the tags [n] of the sum.
 
@@ -213,32 +261,27 @@ def received(own: Own, first: bool, raw: memoryview) -> tuple[Dealt, Stocked, U6
         Malformed: the letter is of another length.
     """
     now, extent = own.now, own.extent
-    n, d, m = extent.n, now.plan.d, extent.comparisons
-    shapes: list[tuple[int, ...]] = [(KEYS, d), (extent.products, KEYS)]
-    side = own.side
-    of_second = [(extent.scores, n, KEYS), (m, WORDS), (n,), (side, side), (side, side, KEYS)]
-    of_second += [(own.hidden[0], KEYS), (own.hidden[1],)]
-    shapes += [(now.sum_tags * n * extent.tagged,)] if first else of_second
-    view, found = raw, list[U64]()
-    for shape in shapes:
-        size = 8 * int(np.prod(shape))
+    n, m, bulk = extent.n, extent.comparisons, 8 * KEYS * own.now.plan.d
+    if len(raw) < bulk:
+        raise Malformed("it is cut off")
+    rest = raw.after(bulk)
+    view, found = memoryview(rest.read(len(rest))), list[U64]()
+    for shape in shapes(own, first)[1:]:
+        size = 8 * math.prod(shape)
         if len(view) < size:
             raise Malformed("it is cut off")
-        words = np.frombuffer(view[:size], dtype="<u8").astype(np.uint64, copy=bool(found))
-        found.append(words.reshape(shape))
+        found.append(np.frombuffer(view[:size], dtype="<u8").astype(np.uint64).reshape(shape))
         view = view[size:]
-    if len(view) < found[0].nbytes:  # so that nothing but the tags, which are let go of, holds all
-        view = memoryview(bytes(view))
     drawn = (own.score_macs, own.constants, own.inner, own.pairs, own.pair_macs)
     summed = (own.weight_macs, own.vector)
-    rest = [draw_it() for draw_it in (*drawn, *summed)] if first else found[2:]
-    macs, constants, inner, pairs, pair_macs, weight_macs, vector = rest
+    own_words = [draw_it() for draw_it in (*drawn, *summed)] if first else found[1:]
+    macs, constants, inner, pairs, pair_macs, weight_macs, vector = own_words
     size = Corrections.size(now.ring - 1, m, WORDS)
     dealt = Dealt(
         announced=own.announced,
         row_keys=own.row_keys,
-        tags=found[0],
-        offsets=found[1],
+        tags=Tags(raw),
+        offsets=found[0],
         pads=own.pads,
         keys=own.keys,
         above=own.above(),
@@ -256,4 +299,4 @@ def received(own: Own, first: bool, raw: memoryview) -> tuple[Dealt, Stocked, U6
         wide_key=own.wide_key,
     )
     stock = receive(extent.stock, now, n, own.seed, first, view[size:])
-    return dealt, stock, found[2] if first else np.zeros(0, dtype=np.uint64)
+    return dealt, stock, found[1] if first else np.zeros(0, dtype=np.uint64)

@@ -15,6 +15,7 @@ from privfl.core import KeepsSecrets
 from privfl.crypto.mpc.authentication import KEYS
 from privfl.crypto.mpc.digits import gram, product, split
 from privfl.crypto.mpc.words import I64, U64
+from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.fixed_dealing import Dealt, tagged
 from privfl.hybrid.two_server.fixed_masks import masks_of_pairs, masks_of_scores, pad_blocks
 from privfl.hybrid.two_server.parameters import TwoServerParameters
@@ -117,6 +118,9 @@ def products(
     pairs = AllPairs(now, n if now.gram else 0, n + 2 * KEYS)
     known = fixed.blocks(now) if now.gram or not first else None
     wide: U64 = np.empty((n + 2 * KEYS) * now.width(n), dtype=np.uint64)
+    if dealt.tags is None:
+        raise Malformed("its tags of rows are used up")
+    tags = dealt.tags.blocks(now, n)
     for start, stop, block in rows.blocks(now):
         public = None if known is None else next(known)[2]
         if start >= now.plan.d:
@@ -124,7 +128,7 @@ def products(
             continue
         room = wide[: (n + 2 * KEYS) * (stop - start)].reshape(-1, stop - start)
         room[:n], room[n : n + KEYS] = block, next(pads)
-        room[n + KEYS :] = dealt.tags[:, start:stop]
+        room[n + KEYS :] = next(tags)
         if public is not None and not first:
             room[n + KEYS :] += tagged(dealt.row_keys, public)
             norms += np.einsum("nd,nd->n", public, block) << np.uint64(1)
@@ -178,7 +182,7 @@ def surveyed(
     scores = masks_of_scores(dealt.announced, masks, dealt.above, now.ring)
     pairs = masks_of_pairs(dealt.announced, dealt.pairs, dealt.pairs_above, now.ring)
     return Fixed(
-        replace(dealt, tags=dealt.tags[:, :0].copy()),
+        replace(dealt, tags=None),
         own,
         last,
         np.concatenate([scores[..., None], dealt.score_macs], axis=-1),

@@ -9,6 +9,7 @@ dealt bit, which is uniform, and is linear in this bit again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -222,6 +223,16 @@ def _drawn(now: TwoServerParameters, seed: bytes, name: str, *shape: int) -> U64
 
 def _starts(now: TwoServerParameters, seed: bytes, name: str, item: Comparisons) -> U64:
     return _drawn(now, seed, f"{name} starts", item.count, 2)
+
+
+def stock_size(stock: RuleStock, now: TwoServerParameters, n: int) -> int:
+    """Bytes of what `deal` sends to the second server, which is sent more than the first."""
+    size = 0
+    for item in stock.items(now, n).values():
+        size += 8 * math.prod(_shape(item))
+        if isinstance(item, Comparisons):
+            size += Corrections.size(item.levels, item.count, 1 + item.keys)
+    return size
 
 
 def deal(

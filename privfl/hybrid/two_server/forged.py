@@ -91,7 +91,7 @@ class ForgesFrames(KeepsSecrets):
                 believed: bytes | None = body
             else:
                 said, believed = self._forged(number, mine, body)
-                frames.append(frame_of(number, said))
+                frames += frame_of(number, said)
             if believed is not None:
                 out |= self._heard({self.other: self._sealed(number, believed)}, frames)
         if frames:
@@ -137,18 +137,18 @@ class ForgesFrames(KeepsSecrets):
             waits = number == 0 and not self.honest.now.malicious
             if waits and not self.first:  # the first server waits for it
                 said, _ = self._forged(number, bytes(part), None)
-                frames.append(frame_of(number, said))
+                frames += frame_of(number, said)
                 self.done.add(number)
         return out
 
-    def _sealed(self, number: int | None, body: bytes) -> bytes:
+    def _sealed(self, number: int | None, body: bytes) -> Buffer:
         self.told += 1
         return seal_steps(
             self.honest.now,
             self.honest.key,
             self._label(False),
             (1 << 20) + self.told,
-            [] if number is None else [frame_of(number, body)],
+            [] if number is None else [*frame_of(number, body)],
         )
 
     def _label(self, own: bool) -> bytes:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from privfl.hybrid.two_server.fixed_rows import Fixed
 from privfl.hybrid.two_server.fixed_stock import Stocked
 from privfl.hybrid.two_server.parameters import Direction, TwoServerParameters
 from privfl.hybrid.two_server.registers import DOTS, INNER
-from privfl.hybrid.two_server.rows import Covers, RowBlocks
+from privfl.hybrid.two_server.rows import Covers, MaskedRows, RowBlocks, SeedRows
 
 
 @dataclass(repr=False, kw_only=True)
@@ -109,6 +109,12 @@ class Machine(mpc.TwoPartyMachine):
         self.valid = tuple(np.flatnonzero(~failed).tolist())
         self.now.enough("check", {self.positions[i] for i in self.valid})
         self.disclosed["accepted"] = torch.from_numpy(~failed)
+
+    def forget_rows(self) -> None:
+        """Let go of the rows: they are added up."""
+        self.rows = SeedRows([])
+        if self.fixed is not None:
+            self.fixed = replace(self.fixed, rows=MaskedRows([]))
 
     @property
     def done(self) -> bool:

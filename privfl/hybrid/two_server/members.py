@@ -153,7 +153,8 @@ class FirstMember(KeepsSecrets):
     def inform(self, context: Context) -> None:
         """Compute the direction that rows are compared with, or note how the model moved."""
         self.reference = self.channel.reference_of(context, self.before)
-        self.before = context.parameters.clone()
+        if self.channel.recipe.traits.directed:
+            self.before = context.parameters.clone()
 
     def enter(self, plan: RoundPlan) -> Opener[Total]:
         """The party of one round.

@@ -55,6 +55,7 @@ class PublicSum:
             noisy = self.noise.add(signed(total[:d], ring), self.unit_l2, 1, source)
             total[:d] = noisy.astype(np.int64, copy=False).view(np.uint64)
         machine.shares[SUM] = total
+        machine.forget_rows()
 
 
 def exactly(machine: Machine, count: int, m: int) -> None:

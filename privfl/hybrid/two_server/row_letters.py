@@ -17,22 +17,25 @@ from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.parameters import TwoServerParameters
 from privfl.hybrid.two_server.rows import Covers, MaskedRows, SeedRows, Survey, cuts, twice
 
-LETTER = 1 << 26
-"""Bytes of masked rows that travel in one letter; more travel in letters of a quarter of that, so
-that no server needs room for them beside its own rows.
+LETTER = 1 << 25
+"""Bytes of masked rows that travel in one letter; more travel in letters of a quarter of that, or
+in 64 where that would be more of them, so that no server needs room for them beside its own rows.
 """
+_MOST = 64
 _SEAL = 16
 
 
 def letters(now: TwoServerParameters, n: int) -> list[int]:
     """How many blocks of n masked rows travel in each letter."""
-    sizes, found, room = _sealed_sizes(now, n), [0], LETTER // 4
+    sizes, found = _sealed_sizes(now, n), [0]
     if sum(sizes) <= LETTER:
         return [len(sizes)]
+    each = max(LETTER // 4, sum(sizes) // _MOST)
+    room = each
     for size in sizes:
         if found[-1] and size > room:
             found.append(0)
-            room = LETTER // 4
+            room = each
         found[-1] += 1
         room -= size
     return found

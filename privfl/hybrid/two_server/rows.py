@@ -18,7 +18,7 @@ from privfl.core import KeepsSecrets
 from privfl.crypto.mpc import Shared
 from privfl.crypto.mpc.digits import gram, product, split, times, weighed
 from privfl.crypto.mpc.preprocessing import derived_words
-from privfl.crypto.mpc.words import I64, U64, draw, stream
+from privfl.crypto.mpc.words import I64, U64, draw, stream, stream_from
 from privfl.crypto.primitives import derive
 from privfl.crypto.primitives.backend import Keystream
 from privfl.hybrid.two_server.parameters import TwoServerParameters
@@ -286,6 +286,17 @@ def tag_keys(now: TwoServerParameters, seed: bytes) -> U64:
     """
     shape = (now.sum_tags, now.length)
     return derived_words(seed, "tag key", shape[0] * shape[1], now.library).reshape(shape)
+
+
+def tag_key_blocks(now: TwoServerParameters, seed: bytes, n: int) -> Iterator[U64]:
+    """The same keys [sum_tags, width], block by block of n rows: of their values, then of each word
+    that comes after them and is summed.
+    """
+    own = derive(seed, b"two-server", "tag key")
+    sources = [stream_from(own, now.library, k * now.length) for k in range(now.sum_tags)]
+    for start, stop in cuts(now, n):
+        if start < now.length:
+            yield np.stack([draw(source, stop - start) for source in sources])
 
 
 def blinds(now: TwoServerParameters, seed: bytes, n: int) -> U64:

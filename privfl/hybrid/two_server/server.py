@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -44,6 +45,9 @@ from privfl.hybrid.two_server.row_letters import Veiling
 from privfl.hybrid.two_server.rows import Covers, MaskedRows, Survey, Veil
 from privfl.hybrid.two_server.sealing import coin_of, unseal_dealt
 from privfl.hybrid.two_server.tags import check_tags
+
+_BLOCK = 1 << 15
+"""Values at a time: what is computed of them stays in cache."""
 
 
 @dataclass(repr=False)
@@ -239,17 +243,18 @@ def concluded(machine: Machine, excluded: Mapping[PartyId, str]) -> Opened[Total
     """What the first server opened, at the end of its program."""
     now = machine.now
     total = signed(machine.public[SUM], now.ring)
-    length = float(np.linalg.norm(total.astype(np.float64)))
+    blocks = [total[start : start + _BLOCK] for start in range(0, len(total), _BLOCK)]
+    length = math.sqrt(sum(float(np.square(block, dtype=np.float64).sum()) for block in blocks))
     if length > machine.reach * (1 + 1e-9):  # no rows add up to it: what is beyond was added to it
-        total = (total * (machine.reach / length)).astype(np.int64)
+        for block in blocks:
+            block[:] = (block * (machine.reach / length)).astype(np.int64)
     if now.weighted:
         opened = now.code.decode(total, now.plan, machine.count)
     else:
-        opened = Total(
-            torch.from_numpy((total * machine.unit).astype(np.float32)),
-            machine.weight,
-            machine.count,
-        )
+        values = np.empty(len(total), dtype=np.float32)
+        for start, block in zip(range(0, len(total), _BLOCK), blocks, strict=True):
+            values[start : start + len(block)] = block * machine.unit
+        opened = Total(torch.from_numpy(values), machine.weight, machine.count)
     clients = tuple(now.plan.cohort[i] for i in machine.positions)
     disclosed = {"clients": torch.tensor(clients), **machine.disclosed}
     survivors = tuple(clients[i] for i in machine.valid)

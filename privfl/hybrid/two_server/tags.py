@@ -14,7 +14,7 @@ from privfl.crypto.mpc.words import U64, pack, signed, unpack
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.registers import SUM, WEIGHTS
-from privfl.hybrid.two_server.rows import blinds, combined, tag_keys
+from privfl.hybrid.two_server.rows import blinds, combined, cuts, tag_key_blocks
 
 _SENT = Shared("sent sum")
 """The second server's share and its blinds, as the first got them."""
@@ -36,9 +36,9 @@ class OpenTagged:
         """The second server's share and its blinds, or nothing."""
         if machine.first:
             return b""
-        total, weights = machine.shares[SUM], machine.public[WEIGHTS]
+        total, weights = machine.shares.pop(SUM), machine.public[WEIGHTS]  # of no use after it
         blind = combined(weights, _own_blinds(machine).T)
-        return pack(np.concatenate([total, blind]), 64)
+        return b"".join((pack(total, 64), pack(blind, 64)))
 
     def hear(self, machine: Machine, theirs: memoryview) -> bool:
         """Add the share; it is checked once the tags are there."""
@@ -69,10 +69,15 @@ def check_tags(machine: Machine) -> None:
     now, claimed, weights = machine.now, machine.shares[_SENT], machine.public[WEIGHTS]
     tags = np.zeros(0, dtype=np.uint64) if machine.tags is None else machine.tags
     sent, blind = claimed[: now.length], claimed[now.length :]
-    off = combined(sent, tag_keys(now, machine.seed).T) + blind
-    off -= combined(weights, tags.reshape(now.sum_tags, -1).T)
+    off = blind - combined(weights, tags.reshape(now.sum_tags, -1).T)
+    keys, farthest = tag_key_blocks(now, machine.seed, machine.n), 0
+    for start, stop in cuts(now, machine.n):
+        if start < now.length:
+            off += np.einsum("kd,d->k", next(keys), sent[start:stop])
+            values = signed(machine.public[SUM][start:stop], now.ring)
+            farthest = max(farthest, int(np.abs(values).max()))
     most = now.longest * min(int(weights.sum(dtype=np.uint64)), machine.n * (now.fine + 1))
-    if off.any() or int(np.abs(signed(machine.public[SUM], now.ring)).max()) > most:
+    if off.any() or farthest > most:
         raise FailedMac(  # a dealer that tags other masks looks the same
             "sum",
             "the share of server/1 is not the sum of the clients' masks that the dealer tagged:"

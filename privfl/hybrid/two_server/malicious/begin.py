@@ -25,7 +25,7 @@ from privfl.hybrid.two_server.parameters import (
 )
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.rows import MaskedRows, SeedRows
-from privfl.hybrid.two_server.sealing import unseal_dealt
+from privfl.hybrid.two_server.sealing import DealtWords, open_dealt
 from privfl.hybrid.two_server.sign_dealing import received_signs
 
 LEFT_OUT = "what it told both servers and the dealer is not the same, or one of the three says so"
@@ -88,7 +88,7 @@ def begin(
 
 def _opened(
     now: TwoServerParameters, seed: bytes, body: Buffer, listed: Sequence[int]
-) -> tuple[list[int], memoryview]:
+) -> tuple[list[int], DealtWords]:
     """Of the dealer's letter: who takes part, and its words.
 
     Raises:
@@ -96,13 +96,13 @@ def _opened(
         StageAbort: too few clients are left.
     """
     _, content = now.read(body, DEALT)
-    plain = memoryview(unseal_dealt(now, seed, content))
-    members, words = fields.read_bit_set(plain, now.plan.n)
+    words, size = open_dealt(now, seed, content), -(-now.plan.n // 8)
+    members, _ = fields.read_bit_set(memoryview(words.read(size)), now.plan.n)
     if not members <= set(listed):
         raise Malformed("it names clients that this server did not")
     left = sorted(members)
     now.enough("deal", left)
-    return left, words
+    return left, words.after(size)
 
 
 def begin_signs(
@@ -124,7 +124,7 @@ def begin_signs(
     try:
         left, words = _opened(now, seed, body, list(rows))
         own = Own(seed, now, recipe.extent(now, len(left)))
-        flips, stocked = received_signs(own, first, words)
+        flips, stocked = received_signs(own, first, memoryview(words.read(len(words))))
     except Malformed as malformed:
         raise unusable("deal", "dealer", malformed) from None
     weights = Demand(weights=len(own.weights()))

@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from privfl.core import BadUpdate, Bounded, Buffer, ClientId, KeepsSecrets, Mail, client_party
 from privfl.crypto.abort import StageAbort
-from privfl.crypto.mpc.words import U64, expand, pack
+from privfl.crypto.mpc.words import U64
 from privfl.crypto.primitives import fields, seal_to
 from privfl.hybrid.two_server.bits import Bits, BitSeeds
-from privfl.hybrid.two_server.client import integers, signs
+from privfl.hybrid.two_server.client import hide, integers, room_after, signs, written
 from privfl.hybrid.two_server.malicious.letters import row_tag
 from privfl.hybrid.two_server.parameters import SEED, VECTOR, TwoServerParameters
+
+_TAG = 16
 
 
 @dataclass(repr=False)
@@ -40,14 +43,16 @@ class FixedClientParty(KeepsSecrets):
             raise StageAbort("enter", self.refused, client_party(self.who))
         if self.vector is None:
             return {}
-        now, vector = self.now, self.vector
-        first, second, key = (secrets.token_bytes(32) for _ in range(3))
-        packed = fixed(now, vector, (first, second))
+        now, (first, second, key) = self.now, (secrets.token_bytes(32) for _ in range(3))
+        front = now.write(VECTOR, self.position, fields.facts(now.plan), first)
+        letter, body = room_after(front, _TAG + now.packed)
+        fix(now, self.vector, (first, second), body[_TAG:])
         self.vector = None
-        tag = row_tag(now, key, self.position, packed)
+        tag = row_tag(now, key, self.position, body[_TAG:].data)
+        body[:_TAG] = np.frombuffer(tag, dtype=np.uint8)
         context = now.bound_to("seed", str(self.position))
         out: dict[str, Buffer] = {
-            "server": now.write(VECTOR, self.position, fields.facts(now.plan), first, tag, packed),
+            "server": written(letter),
             "server/1": now.write(
                 SEED, self.position, seal_to(self.second, second + key, context, now.library)
             ),
@@ -58,23 +63,26 @@ class FixedClientParty(KeepsSecrets):
         return out
 
 
-def fixed(now: TwoServerParameters, vector: U64 | Bits, seeds: Sequence[bytes]) -> bytes:
-    """A row under masks of these seeds, packed: E."""
-    if now.signs:
-        bits = vector.astype(np.uint8)
-        for mask in BitSeeds([*seeds]).packed(now):
-            bits ^= mask
-        return bits.tobytes()
-    whole = vector.astype(np.uint64)
-    for seed in seeds:
-        whole -= expand(seed, now.words, now.library)
-    return pack(whole, now.ring)
+def fix(
+    now: TwoServerParameters,
+    vector: U64 | Bits,
+    seeds: Sequence[bytes],
+    out: npt.NDArray[np.uint8],
+) -> None:
+    """Write a row under masks of these seeds, packed, to ``out``: E."""
+    if not now.signs:
+        hide(now, vector.view(np.uint64), seeds, out)
+        return
+    out[:] = vector
+    for mask in BitSeeds([*seeds]).packed(now):
+        out ^= mask
 
 
 def with_norm(now: TwoServerParameters, vector: U64) -> U64:
-    """A row with its squared norm as one more word."""
+    """A row whose last word is now its squared norm."""
     values = vector[: now.plan.d]
-    return np.concatenate([vector, (values * values).sum(keepdims=True, dtype=np.uint64)])
+    vector[-1:] = np.einsum("i,i->", values, values)
+    return vector
 
 
 def enter(

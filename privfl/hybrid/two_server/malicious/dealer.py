@@ -45,8 +45,9 @@ class FixedDealer(KeepsSecrets):
         now, dealing, members = self.now, *self._dealing()
         listed, letters = fields.bit_set(members, now.plan.n), [*dealing.letters()]
         out: dict[PartyId, Buffer] = {}
-        for who, seed in zip(SERVERS, (dealing.first, dealing.second), strict=True):
-            out[who] = dealt_letter(now, seed, [listed, *letters.pop(0)])
+        seeds = (dealing.first, dealing.second)
+        for who, seed, room in zip(SERVERS, seeds, dealing.rooms, strict=True):
+            out[who] = dealt_letter(now, seed, [listed, *letters.pop(0)], room)
         self.seeds, self.named = {}, {}
         return out
 

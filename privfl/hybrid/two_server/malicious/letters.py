@@ -11,11 +11,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from privfl.core import Buffer, PartyId, PartyKeys
+from privfl.core import Buffer, ConfigError, KeepsSecrets, PartyId, PartyKeys
 from privfl.crypto.primitives import fields, open_one
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.primitives.sealed_box import OVERHEAD
@@ -40,7 +41,7 @@ def is_tagged(
 
 
 def _bound(now: TwoServerParameters, position: int, packed: Buffer) -> bytes:
-    return now.bound_to("row", str(position)) + b"/" + bytes(packed)
+    return b"/".join((now.bound_to("row", str(position)), packed))
 
 
 def parted(body: memoryview) -> tuple[bytes, memoryview, memoryview]:
@@ -48,27 +49,56 @@ def parted(body: memoryview) -> tuple[bytes, memoryview, memoryview]:
     return bytes(body[:SEED_SIZE]), body[SEED_SIZE:FIXED_HEAD], body[FIXED_HEAD:]
 
 
-def joined(
-    front: bytes,
-    bodies: dict[int, npt.NDArray[np.uint8]],
-    members: Sequence[int],
-    end: bytes,
-) -> tuple[memoryview, dict[int, npt.NDArray[np.uint8]]]:
-    """One letter of these clients' tagged rows between its front and its end, and each of them
-    where it lies in the letter, by place. ``bodies`` are clients' bodies for the first server,
-    which are let go of one by one: no two copies of all rows lie in memory.
+@dataclass(repr=False)
+class Laid(KeepsSecrets):
+    """Tagged rows side by side as they go to the second server, each where its client's place in
+    the cohort of ``n`` puts it. Of none that does not come there is memory.
+
+    ``front`` and ``end`` are how long the letter is before and after its rows. ``seeds`` are those
+    that came with rows, by place.
     """
-    each = len(bodies[members[0]]) - SEED_SIZE
-    letter = np.empty(len(front) + each * len(members) + len(end), dtype=np.uint8)
-    letter[: len(front)] = np.frombuffer(front, dtype=np.uint8)
-    letter[len(letter) - len(end) :] = np.frombuffer(end, dtype=np.uint8)
-    rows: dict[int, npt.NDArray[np.uint8]] = {}
-    for at, place in enumerate(members):
-        start = len(front) + each * at
-        rows[place] = letter[start : start + each]
-        rows[place][:] = bodies.pop(place)[SEED_SIZE:]
-    letter.flags.writeable = False
-    return letter.data, rows
+
+    n: int
+    front: int
+    end: int
+    seeds: dict[int, bytes] = field(default_factory=dict)
+    whole: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, dtype=np.uint8))
+
+    def lay(self, place: int, body: Buffer) -> None:
+        """Copy a client's body for the first server to its place."""
+        tagged = np.frombuffer(body, dtype=np.uint8)[SEED_SIZE:]
+        if not len(self.whole):
+            length = self.front + self.n * len(tagged) + self.end
+            self.whole = np.empty(length, dtype=np.uint8)
+        self._row(place, len(tagged))[:] = tagged
+        self.seeds[place] = bytes(body[:SEED_SIZE])
+
+    def letter(
+        self, front: bytes, members: Sequence[int], end: bytes, each: int
+    ) -> tuple[memoryview, dict[int, npt.NDArray[np.uint8]]]:
+        """One letter of these clients' tagged rows [each bytes] between its front and its end, and
+        each of them where it lies in the letter, by place. Nothing is laid after that.
+
+        Raises:
+            ConfigError: front or end are not as long as was said.
+        """
+        if (len(front), len(end)) != (self.front, self.end):
+            raise ConfigError("a letter of rows has another front or end than it was laid out for.")
+        rows: dict[int, npt.NDArray[np.uint8]] = {}
+        for at, place in enumerate(members):  # in order, so what lies there is no member's
+            rows[place] = self._row(at, each)
+            if at != place:
+                rows[place][:] = self._row(place, each)
+        stop = len(front) + each * len(members)
+        whole, self.whole = self.whole[: stop + len(end)], np.empty(0, dtype=np.uint8)
+        whole[: len(front)] = np.frombuffer(front, dtype=np.uint8)
+        whole[stop:] = np.frombuffer(end, dtype=np.uint8)
+        whole.flags.writeable = False
+        return whole.data, rows
+
+    def _row(self, place: int, each: int) -> npt.NDArray[np.uint8]:
+        start = self.front + each * place
+        return self.whole[start : start + each]
 
 
 def packed_row(row: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

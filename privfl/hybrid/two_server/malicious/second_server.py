@@ -168,6 +168,8 @@ class FixedSecondServer(KeepsSecrets):
     def _go(self, machine: Machine) -> Mail:
         """Begin to compute."""
         self.machine, machine.key, self.seeds = machine, self.key, {}
+        # the machine has them now, and lets go of them
+        self.rows = dict.fromkeys(self.rows, np.empty(0, dtype=np.uint8))
         return self._advance(b"".join(self.waiting))
 
     def _advance(self, content: Buffer) -> Mail:

@@ -13,17 +13,19 @@ from privfl.crypto.mpc import Shared
 from privfl.crypto.mpc.authentication import Ending
 from privfl.crypto.mpc.words import U64
 from privfl.crypto.primitives import fields, seal_to
+from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.between_servers import (
     frames_letter,
     hear_vector,
     key_and_head,
     read_frames,
     read_held,
+    sizes_of,
 )
 from privfl.hybrid.two_server.fixed_rows import FixedRows
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.malicious.begin import LEFT_OUT, begin, begin_signs
-from privfl.hybrid.two_server.malicious.letters import digests, joined, packed_row
+from privfl.hybrid.two_server.malicious.letters import Laid, digests, packed_row
 from privfl.hybrid.two_server.parameters import (
     DEAL,
     HELD,
@@ -34,7 +36,7 @@ from privfl.hybrid.two_server.parameters import (
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.registers import DOTS
 from privfl.hybrid.two_server.rows import MaskedRows, SeedRows
-from privfl.hybrid.two_server.sealing import SEED_SIZE, coin_of
+from privfl.hybrid.two_server.sealing import SEED_SIZE, coin_of, read_vector
 from privfl.hybrid.two_server.server import concluded, without_values
 from privfl.hybrid.two_server.tags import check_tags
 
@@ -61,6 +63,8 @@ class FixedFirstServer(KeepsSecrets):
     memory: dict[Shared, U64] = field(default_factory=dict)
     sent: int = 0
     bodies: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    laid: Laid | None = None
+    folded: set[PartyId] = field(default_factory=set)
     given: dict[int, bytes] = field(default_factory=dict)
     rows: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
     excluded: dict[PartyId, str] = field(default_factory=dict)
@@ -80,6 +84,8 @@ class FixedFirstServer(KeepsSecrets):
             direction=without_values(self.direction),
             ending=Ending(),
             bodies={},
+            laid=None,
+            folded=set(),
             given={},
             rows={},
             excluded={},
@@ -101,7 +107,8 @@ class FixedFirstServer(KeepsSecrets):
 
     def _step(self, mail: Mail) -> Mail:
         for who, body in mail.items():
-            if client_of(who) is not None and not self.asked:
+            known = self.asked or (not body and who in self.folded)
+            if client_of(who) is not None and not known:
                 self._hear(who, body)
         if self.result is not None:
             return {}
@@ -116,8 +123,32 @@ class FixedFirstServer(KeepsSecrets):
             self.result = concluded(self.machine, self.excluded)
         return out
 
+    def fold(self, sender: PartyId, body: Buffer) -> Buffer | None:
+        """Copy a row to its place in the letter to the second server when it is written
+        (`core.streaming.Folds`), so that no two copies of all rows lie in memory.
+        """
+        if self.asked or sender in self.excluded:
+            return None
+        try:
+            place, content = read_vector(self.now, sender, body)
+        except Malformed:
+            return None
+        laid = self._laid()
+        if place in self.bodies or place in laid.seeds:
+            return None
+        laid.lay(place, content)
+        self.folded.add(sender)
+        return b""
+
+    def _laid(self) -> Laid:
+        if self.laid is None:
+            sizes = sizes_of(self.now, self.second, self.direction)
+            self.laid = Laid(self.now.plan.n, *sizes)
+        return self.laid
+
     def _hear(self, who: PartyId, body: Buffer) -> None:
-        if found := hear_vector(self.now, who, body, self.excluded):
+        found = hear_vector(self.now, who, body, self.excluded)
+        if found and found[0] not in self._laid().seeds:
             self.bodies.setdefault(found[0], np.frombuffer(found[1], dtype=np.uint8))
 
     def _from_second(self, body: Buffer) -> Mail:
@@ -137,14 +168,18 @@ class FixedFirstServer(KeepsSecrets):
             raise StageAbort("enter", self.refused, "server")
         held, self.theirs, said = read_held(now, body)
         self.excluded = {**said, **self.excluded}
-        left = sorted(held & self.bodies.keys())
+        laid = self._laid()
+        left = sorted(held & {*self.bodies, *laid.seeds})
         now.enough("agree", left)
         self.asked = tuple(left)
         members = fields.bit_set(left, now.plan.n)
         keys, head = key_and_head(
             now, self.second, self.key, self.half, self.direction, self.unknown
         )
-        self.given = {i: self.bodies[i][:SEED_SIZE].tobytes() for i in left}
+        for i in left:
+            if i in self.bodies:  # let go of one by one
+                laid.lay(i, self.bodies.pop(i).data)
+        self.given, self.bodies, self.laid = {i: laid.seeds[i] for i in left}, {}, None
         named = seal_to(
             self.dealer,
             self.seed + digests(now, "server", self.given),
@@ -152,8 +187,7 @@ class FixedFirstServer(KeepsSecrets):
             now.library,
         )
         front = now.write(MASKED, len(self.second), members, keys)
-        letter, self.rows = joined(front, self.bodies, left, head)
-        self.bodies = {}
+        letter, self.rows = laid.letter(front, left, head, now.body - SEED_SIZE)
         return {"server/1": letter, "dealer": now.write(DEAL, 0, members, named)}
 
     def _begin(self, body: Buffer) -> Mail:
