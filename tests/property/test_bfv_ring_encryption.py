@@ -15,7 +15,7 @@ from privfl.crypto.he.lattice.keys import by_seal
 from privfl.crypto.he.lattice.parameters import plain_modulus
 from privfl.crypto.he.lattice.residues import body_of, chunks_of
 from privfl.crypto.he.lattice.seal import context, encoders, passage
-from privfl.crypto.he.lattice.slots import Slots, coefficients, root, times
+from privfl.crypto.he.lattice.slots import PlaintextSlots, coefficients, root, times
 from privfl.crypto.he.mprlwe.ring import N
 from privfl.crypto.he.wire import Refused
 
@@ -117,7 +117,7 @@ def test_slots_become_the_plaintext_that_seal_encodes_and_are_scaled_as_it_scale
     encode, _ = encoders(LATTICE)
     plain = seal.Plaintext()
     encode(values, plain)
-    mine = Slots.of(PLAIN).coefficients(values)[0]
+    mine = PlaintextSlots.of(PLAIN).coefficients(values)[0]
     theirs = [plain[i] for i in range(plain.coeff_count())]
     assert [int(x) % PLAIN for x in mine[: len(theirs)]] == theirs
     assert not mine[len(theirs) :].any()

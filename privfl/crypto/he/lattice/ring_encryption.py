@@ -23,7 +23,7 @@ import numpy.typing as npt
 from privfl.crypto.he.lattice import frames
 from privfl.crypto.he.lattice.parameters import Lattice, plain_modulus
 from privfl.crypto.he.lattice.residues import Residues, Words
-from privfl.crypto.he.lattice.slots import Doubles, Slots, coefficients, times
+from privfl.crypto.he.lattice.slots import Doubles, PlaintextSlots, coefficients, times
 from privfl.crypto.he.mprlwe.ring import N, Small
 from privfl.crypto.he.mprlwe.sampling import Stream
 from privfl.crypto.he.wire import Numbers, Refused
@@ -124,7 +124,7 @@ def message(lattice: Lattice, numbers: Numbers) -> Doubles:
     largest = max(int(numbers.max()), -int(numbers.min()))
     if largest > plain // 2:
         raise Refused(f"a number of magnitude {largest} where at most {plain // 2} fits")
-    values = Slots.of(plain).coefficients(numbers)
+    values = PlaintextSlots.of(plain).coefficients(numbers)
     rest = values * (modulus % plain)
     rest += (plain + 1) // 2
     rest /= plain

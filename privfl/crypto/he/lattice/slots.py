@@ -89,13 +89,13 @@ def coefficients(values: npt.NDArray[np.uint64], prime: int) -> npt.NDArray[np.u
 
 
 @dataclass(frozen=True, slots=True)
-class Slots:
+class PlaintextSlots:
     """The way from N = 4096 slots to coefficients modulo a prime t below 2^24: two products with
     matrices of 64 x 64 (Bailey 1990's four steps), whose sums of 64 products of 23 bits each are
     below 2^53 and so exact in double precision.
 
     >>> import numpy as np
-    >>> Slots.of(40961).coefficients(np.full(4096, 7))[0, :3].tolist()
+    >>> PlaintextSlots.of(40961).coefficients(np.full(4096, 7))[0, :3].tolist()
     [7.0, 0.0, 0.0]
     """
 
@@ -107,7 +107,7 @@ class Slots:
 
     @classmethod
     @lru_cache(maxsize=8)
-    def of(cls, prime: int) -> Slots:
+    def of(cls, prime: int) -> PlaintextSlots:
         """The tables of a plaintext modulus."""
         degree = _SIDE * _SIDE
         inverse = pow(root(prime, 2 * degree), -1, prime)
