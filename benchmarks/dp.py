@@ -30,27 +30,69 @@ PLAIN, OURS, CLIPPING = "plain SGD", "ours", "ours without noise"
 PEERS = ("opacus ghost", "opacus hooks", "opacus functorch")
 LENGTH, SYMBOLS = 80, 65
 """Windows and characters of the Shakespeare data set."""
+SENTENCE, WORDS = 32, 1000
+"""Of text by words."""
 
 
 @dataclass(frozen=True)
 class Net:
     """A model, the shape of a sample, a batch size, and what a step must reach: at most so many
-    times plain SGD, and so many times faster than Opacus's ghost clipping and its hooks. ``text``:
-    samples are tokens, and the model predicts the next.
+    times plain SGD, and so many times faster than Opacus's ghost clipping and its hooks.
+    ``symbols``: samples are tokens, and the model predicts the next of so many. ``alone``: Opacus
+    takes no such model.
     """
 
     build: Callable[[], nn.Module]
     shape: tuple[int, ...]
     batch: int
-    ghost: float
+    ghost: float | None
     hooks: float | None
     repeats: int
     plain: float = 1.5
-    text: bool = False
+    symbols: int | None = None
+    alone: bool = False
 
 
 def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
+
+
+class AttentionBlock(nn.Module):
+    """A block of GPT-2 around torch's own attention, whose projections are one weight."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.before_attention, self.before_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """States [B, T, width] of states [B, T, width]."""
+        ahead = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+        y = self.before_attention(x)
+        x = x + self.attention(y, y, y, attn_mask=ahead, need_weights=False)[0]
+        out: Tensor = x + self.mlp(self.before_mlp(x))
+        return out
+
+
+class TiedTransformer(nn.Module):
+    """Tokens [B, T] to logits [B, T, V] by an embedding that is the output layer too."""
+
+    def __init__(self, symbols: int, length: int, width: int = 128, layers: int = 2) -> None:
+        super().__init__()
+        self.embedding, self.position = nn.Embedding(symbols, width), nn.Embedding(length, width)
+        self.blocks = nn.Sequential(*(AttentionBlock(width, 4) for _ in range(layers)))
+        self.norm, self.output = nn.LayerNorm(width), nn.Linear(width, symbols, bias=False)
+        self.output.weight = self.embedding.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits [B, T, V]."""
+        places = torch.arange(tokens.shape[1]).repeat(len(tokens), 1)
+        x = self.blocks(self.embedding(tokens) + self.position(places))
+        logits: Tensor = self.output(self.norm(x))
+        return logits
 
 
 NETS = {
@@ -58,17 +100,24 @@ NETS = {
     "resnet": Net(lambda: resnet20((3, 32, 32), 10), (3, 32, 32), 64, 1.6, 1.6, 6),
     "mlp": Net(mlp, (784,), 256, 1.3, 10.0, 60),
     "transformer": Net(
-        lambda: transformer((LENGTH,), SYMBOLS), (LENGTH,), 32, 1.0, None, 12, 1.6, text=True
+        lambda: transformer((LENGTH,), SYMBOLS), (LENGTH,), 32, 1.0, None, 12, 1.6, SYMBOLS
     ),
-    "lora": Net(
-        lambda: transformer((LENGTH,), SYMBOLS, lora=8),
-        (LENGTH,),
+    "words": Net(
+        lambda: transformer((SENTENCE,), WORDS), (SENTENCE,), 32, 1.8, None, 12, 1.5, WORDS
+    ),
+    "tied": Net(
+        lambda: TiedTransformer(WORDS, SENTENCE),
+        (SENTENCE,),
         32,
-        1.0,
+        None,
         None,
         12,
         1.6,
-        text=True,
+        WORDS,
+        alone=True,
+    ),
+    "lora": Net(
+        lambda: transformer((LENGTH,), SYMBOLS, lora=8), (LENGTH,), 32, 1.0, None, 12, 1.6, SYMBOLS
     ),
 }
 
@@ -121,7 +170,7 @@ def opacus(net: Net, x: Tensor, y: Tensor, mode: str) -> Callable[[], object]:
     def step() -> None:
         optimizer.zero_grad()
         logits = wrapped(x)
-        shape = {"shape": logits.shape} if net.text and mode == "ghost" else {}
+        shape = {"shape": logits.shape} if net.symbols and mode == "ghost" else {}
         private_loss(logits.flatten(0, -2), y.flatten(), **shape).backward()
         optimizer.step()
 
@@ -132,8 +181,8 @@ def stepper(name: str, who: str) -> Callable[[], object]:
     """A step of one contestant on one net."""
     net = NETS[name]
     torch.manual_seed(0)
-    if net.text:
-        x, y = torch.randint(0, SYMBOLS, (2, net.batch, *net.shape))
+    if net.symbols:
+        x, y = torch.randint(0, net.symbols, (2, net.batch, *net.shape))
     else:
         x, y = torch.randn(net.batch, *net.shape), torch.randint(0, 10, (net.batch,))
     if who == PLAIN:
@@ -158,13 +207,14 @@ def step_case(name: str) -> Case:
     def case(quick: bool) -> Iterable[Row]:
         net = NETS[name]
         turns, runs = 3 if quick else 8, max(2, net.repeats // 4)
-        jobs = {who: own_process("--turns", name, who) for who in (PLAIN, OURS, CLIPPING, *PEERS)}
+        peers = () if net.alone else PEERS
+        jobs = {who: own_process("--turns", name, who) for who in (PLAIN, OURS, CLIPPING, *peers)}
         seconds = apart(jobs, turns, runs)
         mine, case, metric = seconds[OURS], f"step_{name}", f"CPU seconds a step, batch {net.batch}"
         yield cost(case, PLAIN, metric, mine, seconds[PLAIN], target=1 / net.plain)
         yield cost(case, PLAIN, f"{metric}, clipping only", seconds[CLIPPING], seconds[PLAIN])
-        targets = {"opacus ghost": net.ghost, "opacus hooks": net.hooks}
-        for peer in PEERS:
+        targets = {} if net.alone else {"opacus ghost": net.ghost, "opacus hooks": net.hooks}
+        for peer in peers:
             yield cost(case, peer, metric, mine, seconds[peer], target=targets.get(peer))
         few = {who: jobs[who] for who in (PLAIN, OURS, *targets)}
         kept = apart(few, turns, runs, environment=KEPT)

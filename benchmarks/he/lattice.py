@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from benchmarks.harness import Row, cost, gain
 from benchmarks.he.peer import Peer, nvflare
 from benchmarks.he.values import CLIENTS, SAMPLE, TOP, D, plan_of, rows, timed
 from privfl.crypto import BFV, CKKS
-from privfl.crypto.he.lattice.keys import LatticeSecret, fresh
+from privfl.crypto.he.lattice.keys import LatticeSecret, by_seal, fresh
 from privfl.crypto.he.lattice.parameters import ckks as ckks_sets
 
 
@@ -32,10 +33,12 @@ def bfv(quick: bool) -> Iterator[Row]:
         def add(public: Any = public, body: Any = body, total: list[Any] = total) -> None:
             total[0] = public.add([body] * 8, plan)
 
+        key = public.public if how == "public" else secret.secret
         seconds = timed(
             quick,
             {
                 "encrypt": lambda secret=secret: secret.encrypt(integers, plan),
+                "by SEAL": partial(by_seal, secret.public.lattice, how, key, integers),
                 "peer encrypt": peer.encrypt,
                 "add": add,
                 "peer add": lambda: [peer.add() for _ in range(8)],
@@ -55,6 +58,14 @@ def bfv(quick: bool) -> Iterator[Row]:
         what = "the transforms of a ring product a block of 4096"
         least = seconds["transforms"]
         yield floors.floor(case, "encrypt 1M, s", what, seconds["encrypt"], least)
+        yield cost(
+            case,
+            "SEAL through TenSEAL",
+            "encrypt 1M, s",
+            seconds["encrypt"],
+            seconds["by SEAL"],
+            None if how == "seeded" else 2.5,
+        )
         yield cost(
             case,
             "NVFlare's CKKS",

@@ -120,8 +120,8 @@ class Scratch:
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """One layer's views: the activations before and after it, values in and out, slopes, its
-    parameters, and where its gradient goes.
+    """One layer's views in one step: the activations before and after it, values in and out,
+    slopes, its parameters, and where its gradient goes.
     """
 
     entered: type[nn.Module] | None
@@ -137,12 +137,47 @@ class _Level:
     to_weight: Tensor
     to_bias: Tensor | None
 
+    def forward(self) -> None:
+        """Values out of values in."""
+        if self.bias is None:
+            torch.bmm(self.weight, self.before, out=self.after)
+        else:
+            torch.baddbmm(self.bias, self.weight, self.before, out=self.after)
+
+    def activate(self) -> None:
+        """In place."""
+        if self.activation is nn.ReLU:
+            self.after.relu_()
+        elif self.activation is nn.Tanh:
+            self.after.tanh_()
+        elif self.activation is nn.Sigmoid:
+            self.after.sigmoid_()
+
+    def back(self) -> None:
+        """Slopes in from slopes out."""
+        if self.behind is not None:
+            torch.bmm(self.weight_turned, self.slope, out=self.behind)
+            _through(self.entered, self.behind, self.before)
+
+    def gather(self, ones: Tensor, scale: float, keep: float) -> None:
+        """Target = keep * target + scale * gradient."""
+        torch.baddbmm(
+            self.to_weight, self.slope, self.turned, beta=keep, alpha=scale, out=self.to_weight
+        )
+        if self.to_bias is not None:
+            torch.baddbmm(self.to_bias, self.slope, ones, beta=keep, alpha=scale, out=self.to_bias)
+
 
 class Stack:
     """K copies of an MLP at work on batches of B: views of the parameters [K, d] and of a
     `Scratch`, so nothing is allocated in a step.
 
-    ``x`` [K, B, inputs] is where the caller gathers its batch.
+    ``x`` [K, steps B, inputs] is where the caller gathers the batches of so many steps, which
+    `begin`, then `forward`, `loss` and `backward` of each, and `end` go through. Of more than one
+    step the first layer W changes once, by all of them together: in step t its values are those
+    of the W that was there at the beginning, W x_t, and what earlier steps would have brought it,
+    scale * sum_s slope_s (x_s . x_t). A wide W, larger than a core's nearest caches, is then read
+    and written once instead of in each step, by larger products.
     """
 
     def __init__(
@@ -151,54 +186,82 @@ class Stack:
         parameters: Float[Tensor, "K d"],
         gradient: Float[Tensor, "K d"] | None,
         batch: int,
+        steps: int = 1,
     ) -> None:
-        K, layers = len(parameters), scratch.layers
-        self.x = scratch.values[0][: K * batch * layers[0].inputs].view(K, batch, layers[0].inputs)
-        self.ones = parameters.new_ones(K, batch, 1)
-        before, behind, entered = self.x.transpose(1, 2), None, None
+        K, many, inputs = len(parameters), steps * batch, scratch.layers[0].inputs
         target = parameters if gradient is None else gradient
-        self.levels: list[_Level] = []
-        for layer, values, slopes in zip(layers, scratch.values[1:], scratch.slopes, strict=True):
-            after, slope = (
-                _shaped(flat, K, layer.outputs, batch, last=layer is layers[-1])
+        self.x = scratch.values[0][: K * many * inputs].view(K, many, inputs)
+        self.ones = parameters.new_ones(K, many, 1)
+        self.alike = parameters.new_empty(K, many, many) if steps > 1 else None
+        spaces = zip(scratch.layers, scratch.values[1:], scratch.slopes, strict=True)
+        shaped = [
+            [
+                _shaped(flat, K, layer.outputs, batch if n else many, layer is scratch.layers[-1])
                 for flat in (values, slopes)
-            )
-            weight, bias = _parameters(parameters, layer)
-            to_weight, to_bias = _parameters(target, layer)
-            turned, weight_turned = before.transpose(1, 2), weight.transpose(1, 2)
-            self.levels.append(
-                _Level(
-                    entered,
-                    layer.activation,
-                    before,
-                    turned,
-                    after,
-                    slope,
-                    behind,
-                    weight,
-                    weight_turned,
-                    bias,
-                    to_weight,
-                    to_bias,
-                )
-            )
-            before, behind, entered = after, slope, layer.activation
-        self.logits, self.slope = before, slope
-        self.backwards = self.levels[::-1]
+            ]
+            for n, (layer, values, slopes) in enumerate(spaces)
+        ]
+        sides = [
+            (*_parameters(parameters, layer), *_parameters(target, layer))
+            for layer in scratch.layers
+        ]
 
-    def forward(self) -> None:
-        """Logits from ``x``."""
-        for level in self.levels:
-            if level.bias is None:
-                torch.bmm(level.weight, level.before, out=level.after)
-            else:
-                torch.baddbmm(level.bias, level.weight, level.before, out=level.after)
-            if level.activation is nn.ReLU:
-                level.after.relu_()
-            elif level.activation is nn.Tanh:
-                level.after.tanh_()
-            elif level.activation is nn.Sigmoid:
-                level.after.sigmoid_()
+        def level(n: int, part: slice, before: Tensor, below: _Level | None) -> _Level:
+            layer, (weight, bias, to_weight, to_bias) = scratch.layers[n], sides[n]
+            after, slope = (side if n else side[:, :, part] for side in shaped[n])
+            return _Level(
+                below.activation if below else None,
+                layer.activation,
+                before,
+                before.transpose(1, 2),
+                after,
+                slope,
+                below.slope if below else None,
+                weight,
+                weight.transpose(1, 2),
+                bias,
+                to_weight,
+                to_bias,
+            )
+
+        self.whole = level(0, slice(many), self.x.transpose(1, 2), None)
+        self.parts = [slice(step * batch, (step + 1) * batch) for step in range(steps)]
+        self.levels: list[list[_Level]] = []
+        for part in self.parts:
+            levels = [level(0, part, self.whole.before[:, :, part], None)]
+            for n in range(1, len(scratch.layers)):
+                levels.append(level(n, part, levels[-1].after, levels[-1]))
+            self.levels.append(levels)
+        self.logits, self.slope = self.levels[0][-1].after, self.levels[0][-1].slope
+
+    def begin(self) -> None:
+        """Look at all steps' batches in ``x``."""
+        if self.alike is None:
+            return
+        self.whole.forward()
+        torch.bmm(self.whole.turned, self.whole.before, out=self.alike)
+        if self.whole.bias is not None:
+            self.alike.add_(1.0)  # a bias is the weight of an input of 1
+
+    def forward(self, step: int, scale: float) -> None:
+        """A step's logits; ``scale`` as `backward` of the steps before was given it."""
+        first, *others = self.levels[step]
+        if self.alike is None:
+            first.forward()
+        elif step:
+            part = self.parts[step]
+            known = slice(part.start)
+            torch.baddbmm(
+                first.after,
+                self.whole.slope[:, :, known],
+                self.alike[:, known, part],
+                alpha=scale,
+                out=first.after,
+            )
+        first.activate()
+        for level in others:
+            level.forward()
+            level.activate()
 
     def loss(
         self,
@@ -220,29 +283,22 @@ class Stack:
         if share is not None:
             self.slope.mul_(share)
 
-    def backward(self, scale: float, keep: float) -> None:
+    def backward(self, step: int, scale: float, keep: float) -> None:
         """Go back through the layers: target = keep * target + scale * gradient, where the target
-        is what `Stack` was given.
+        is what `Stack` was given; of several steps, `end` does so for the first layer.
 
         With the parameters themselves as the target this is a whole SGD step: keep = 1 - lr *
         weight_decay, scale = -lr.
         """
-        for level in self.backwards:
-            if level.behind is not None:  # before the step changes the weight
-                torch.bmm(level.weight_turned, level.slope, out=level.behind)
-                _through(level.entered, level.behind, level.before)
-            torch.baddbmm(
-                level.to_weight,
-                level.slope,
-                level.turned,
-                beta=keep,
-                alpha=scale,
-                out=level.to_weight,
-            )
-            if level.to_bias is not None:
-                torch.baddbmm(
-                    level.to_bias, level.slope, self.ones, beta=keep, alpha=scale, out=level.to_bias
-                )
+        for level in reversed(self.levels[step]):
+            level.back()  # before the step changes the weight
+            if self.alike is None or level.behind is not None:
+                level.gather(self.ones[:, : self.parts[0].stop], scale, keep)
+
+    def end(self, scale: float) -> None:
+        """Bring what several steps found to the first layer."""
+        if self.alike is not None:
+            self.whole.gather(self.ones, scale, 1.0)
 
 
 def _shaped(flat: Tensor, K: int, features: int, batch: int, last: bool) -> Tensor:
@@ -273,6 +329,23 @@ def _through(activation: type[nn.Module] | None, slope: Tensor, value: Tensor) -
         torch.ops.aten.tanh_backward.grad_input(slope, value, grad_input=slope)
     elif activation is nn.Sigmoid:
         torch.ops.aten.sigmoid_backward.grad_input(slope, value, grad_input=slope)
+
+
+TOGETHER = 32
+"""So many samples of several steps go through a wide first layer at once: larger products have
+more to gain from their own inner products than those cost.
+"""
+
+
+def steps_at_once(layers: Sequence[Layer], batch: int) -> int:
+    """How many steps `Stack` should take together.
+
+    >>> wide, last = Layer(784, 200, 0, None, nn.ReLU), Layer(200, 10, 156800, None, None)
+    >>> steps_at_once((wide, last), batch=8), steps_at_once((wide, last), batch=32)
+    (4, 1)
+    """
+    hidden = len(layers) > 1 and layers[0].outputs >= 2 * TOGETHER
+    return max(1, TOGETHER // batch) if hidden else 1
 
 
 def bytes_per_copy(layers: Sequence[Layer], d: int, batch: int, vectors: int) -> int:

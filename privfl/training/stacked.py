@@ -15,7 +15,14 @@ from torch.nn import functional
 from privfl.core import Broadcast, CoinSource, Dataset, UnsupportedModel, cross_entropy
 from privfl.training.executor import Sequential, fits
 from privfl.training.gradient import PlainGradient
-from privfl.training.layers import Scratch, Stack, bytes_per_copy, fits_samples, layers_of
+from privfl.training.layers import (
+    Scratch,
+    Stack,
+    bytes_per_copy,
+    fits_samples,
+    layers_of,
+    steps_at_once,
+)
 from privfl.training.sgd import LocalSGD
 from privfl.training.task import Result, Task, Workload
 
@@ -45,7 +52,8 @@ class Stacked:
     """Several clients at once, for softmax regression and multilayer perceptrons under plain local
     SGD and its relatives.
 
-    Batches are those of `Sequential`, in the same order, and results agree with it to about 1e-5.
+    Batches are those of `Sequential`, in the same order, and results agree with it to about 1e-5,
+    but where a ReLU stands within rounding of its corner, and each way takes another side.
     Clients of different sizes share a block: short batches are padded with samples of weight 0, and
     a client that has finished leaves. Clients may start from different models: a block trains at
     one rate, from a row of its own for each. A client with a method of its own is trained as
@@ -171,18 +179,21 @@ class Stacked:
             or self.method.correction(group[0].sent, group[0].task.state) is not None
         )
         width = max(c.batches.shape[1] for c in group)
-        each = bytes_per_copy(
-            self.layers, d, width, vectors=1 + stepwise + bool(self.method.momentum)
-        )
+        ahead = 1
+        if not stepwise and not self.method.weight_decay:
+            ahead = steps_at_once(self.layers, width)
+        vectors = 1 + stepwise + bool(self.method.momentum)
+        warm = d // ahead if device.type == "cpu" else d  # touched once in so many steps
+        each = bytes_per_copy(self.layers, warm, width, vectors)
         together = max(1, min(len(group), (CACHE if device.type == "cpu" else DEVICE) // each))
         together = -(-len(group) // -(-len(group) // together))  # blocks of even size
-        scratch = Scratch(self.layers, together, width, device)
+        scratch = Scratch(self.layers, together, ahead * width, device)
         parameters = torch.empty(together, d, device=device)
         gradient = torch.empty(together, d, device=device) if stepwise else None
         for first in range(0, len(group), together):
             block = group[first : first + together]
             try:
-                losses = self._train_block(data, block, scratch, parameters, gradient)
+                losses = self._train_block(data, block, scratch, parameters, gradient, ahead)
             except (
                 RuntimeError,
                 IndexError,
@@ -214,8 +225,11 @@ class Stacked:
         scratch: Scratch,
         parameters: Tensor,
         gradient: Tensor | None,
+        ahead: int,
     ) -> list[float]:
-        """Train a block in the first rows of ``parameters``; each client's sum of batch losses."""
+        """Train a block in the first rows of ``parameters``, so many steps at a time as ``ahead``
+        says; each client's sum of batch losses.
+        """
         method, lr = self.method, self.method.rate(block[0].sent.version)
         start = _start(block)
         parameters = parameters[: len(block)].copy_(start)
@@ -229,32 +243,32 @@ class Stacked:
         )
         x = data.x.flatten(1)
         for began, ended, active, width, even in _stretches(block):
-            stack = Stack(
-                scratch, parameters[:active], None if gradient is None else gradient[:active], width
-            )
-            into, cut = (
-                stack.x.view(active * width, -1),
-                (
-                    slice(began, ended),
-                    slice(active),
-                    slice(None),
-                    slice(width),
-                ),
-            )
-            steps = (at[cut].reshape(ended - began, -1), labels[cut], share[cut], nll[cut])
-            minus_one = minus.expand(active, 1, width)
             mean = 1 / width if even else 1.0  # one factor for every sample, or each by its share
-            for rows, label, part, likelihood in zip(
-                *(table.unbind() for table in steps), strict=True
-            ):
-                torch.index_select(x, 0, rows, out=into)
-                stack.forward()
-                stack.loss(label, None if even else part, minus_one, likelihood)
-                if step is None:
-                    stack.backward(scale=-lr * mean, keep=1 - lr * method.weight_decay)
-                else:
-                    stack.backward(scale=mean, keep=0.0)
-                    step(active)
+            scale, keep = (
+                (-lr * mean, 1 - lr * method.weight_decay) if step is None else (mean, 0.0)
+            )
+            minus_one = minus.expand(active, 1, width)
+            within = gradient if gradient is None else gradient[:active]
+            stacks = {
+                steps: Stack(scratch, parameters[:active], within, width, steps)
+                for steps in {min(ahead, ended - began), (ended - began) % ahead} - {0}
+            }
+            cut = slice(began, ended), slice(active), slice(None), slice(width)
+            rows, label, part, likelihood = (table[cut] for table in (at, labels, share, nll))
+            for first in range(0, ended - began, ahead):
+                some = rows[first : first + ahead]
+                stack = stacks[len(some)]
+                order = some.transpose(0, 1).reshape(-1)  # a client's steps after one another
+                torch.index_select(x, 0, order, out=stack.x.view(len(order), -1))
+                stack.begin()
+                for s in range(len(some)):
+                    i = first + s
+                    stack.forward(s, scale)
+                    stack.loss(label[i], None if even else part[i], minus_one, likelihood[i])
+                    stack.backward(s, scale, keep)
+                    if step is not None:
+                        step(active)
+                stack.end(scale)
         losses: list[float] = nll.mul_(share).sum((0, 2, 3)).neg_().tolist()
         return losses
 

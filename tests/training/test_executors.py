@@ -70,13 +70,15 @@ METHODS = [
 @pytest.mark.parametrize(
     "method", METHODS, ids=lambda m: f"{type(m).__name__}-{m.momentum}-{m.weight_decay}"
 )
-@pytest.mark.parametrize("net", ["softmax", "relu", "tanh", "sigmoid", "deep"])
+@pytest.mark.parametrize("net", ["softmax", "relu", "tanh", "sigmoid", "deep", "wide"])
 def test_stacked_trains_like_sequential(workload, cohort, sent, method, net):
     options = (
         {}
         if net == "softmax"
         else {"hidden": (12, 7, 9)}
         if net == "deep"
+        else {"hidden": (70, 5), "activation": "tanh"}  # several steps at once
+        if net == "wide"
         else {"hidden": (15,), "activation": net}
     )
     load, tasks = (
@@ -139,9 +141,13 @@ def test_a_client_that_trains_its_own_way_hands_out_what_the_recipes_steps_would
     steps=st.one_of(st.none(), st.integers(1, 5)),
     epochs=st.integers(1, 3),
     momentum=st.sampled_from([0.0, 0.9]),
+    hidden=st.sampled_from([4, 64]),
+    bias=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_stacked_agrees_whatever_the_sizes(sizes, batch, steps, epochs, momentum, seed):
+def test_stacked_agrees_whatever_the_sizes(
+    sizes, batch, steps, epochs, momentum, hidden, bias, seed
+):
     g = torch.Generator().manual_seed(seed)
     n = sum(sizes)
     data = Dataset(
@@ -152,10 +158,12 @@ def test_stacked_agrees_whatever_the_sizes(sizes, batch, steps, epochs, momentum
     method = LocalSGD(lr=0.02, momentum=momentum, plan=LocalPlan(batch, epochs=epochs, steps=steps))
     model = FlatModel(
         torch.nn.Sequential(
-            torch.nn.Linear(5, 4), torch.nn.Tanh(), torch.nn.Linear(4, 3, bias=False)
+            torch.nn.Linear(5, hidden, bias=bias),
+            torch.nn.Tanh(),
+            torch.nn.Linear(hidden, 3, bias=False),
         )
     )
-    model.write(0.4 * torch.randn(model.d, generator=g))
+    model.write((0.8 / hidden**0.5) * torch.randn(model.d, generator=g))
     load = Workload(model, cross_entropy, method, data)
     tasks = [Task(i, index) for i, index in enumerate(torch.randperm(n, generator=g).split(sizes))]
     broadcast = Broadcast(0, model.read())

@@ -241,16 +241,17 @@ class WatchedLoss:
     def __call__(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The loss itself."""
 
-        def keep_error(error: Tensor) -> None:
-            self.error = error.clone()
-
         def keep_upstream(error: Tensor) -> None:
             self.upstream = error
 
         def keep(module: nn.Module, arguments: Any, out: Any) -> None:
             self.calls += 1
             if isinstance(out, Tensor) and out.requires_grad and len(out) == len(x):
-                self.output = out.detach()
+                self.output = seen = out.detach()
+
+                def keep_error(error: Tensor) -> None:  # that there was one, where none is compared
+                    self.error = error.new_empty(0) if self._clear(seen, y) else error.clone()
+
                 out.register_hook(keep_error)  # type: ignore[no-untyped-call]
 
         handle = module.register_forward_hook(keep)
@@ -273,7 +274,7 @@ class WatchedLoss:
             return False
         if len(x) < 2:
             return True  # alone already
-        if self.loss is cross_entropy and _told_apart(self.output, y):
+        if self._clear(self.output, y):
             return True
         among = self.error / self.upstream * len(x)
         alone = self._alone(module, self.output, x, y)
@@ -288,6 +289,9 @@ class WatchedLoss:
         if apart is not None:
             raise _refusal("the loss", apart)
         return True
+
+    def _clear(self, out: Tensor, y: Tensor) -> bool:
+        return self.loss is cross_entropy and _told_apart(out, y)
 
     def _alone(
         self, module: nn.Module, out: Tensor, x: Tensor, y: Tensor

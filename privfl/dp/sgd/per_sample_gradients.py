@@ -179,7 +179,7 @@ def outers(inputs: Float[Tensor, "b t i"], errors: Float[Tensor, "b t o"]) -> Pe
     t, i, o = inputs.shape[1], inputs.shape[2], errors.shape[2]
     if t == 1:
         return OuterProduct(inputs[:, 0], errors[:, 0])
-    if t * (i + o) <= i * o:
+    if 2 * t * (i + o) < i * o:
         return SequenceOuterProduct(inputs, errors)
     return StoredGradient(torch.bmm(errors.mT, inputs))
 

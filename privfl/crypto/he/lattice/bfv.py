@@ -64,7 +64,7 @@ class BfvScheme(IntegerCode):
 @dataclass(frozen=True, slots=True)
 class BFV(HomomorphicChannel):
     """BFV (Fan and Vercauteren 2012) on SEAL through TenSEAL: exact sums of fixed-point updates, 10
-    bytes a value.
+    bytes a value. Ciphertexts of the default parameters are made by `ring_encryption`.
 
     The parameter set is the smallest that holds sums of ``max_clients`` values of ``bits`` bits, at
     128-bit security. ``encryption`` is ``"public"``, or, where ``keys="shared"`` (all clients trust
