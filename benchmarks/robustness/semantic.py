@@ -15,11 +15,11 @@ from torch.nn import functional
 
 from benchmarks.harness import Row, cost, gain
 from benchmarks.robustness.figures import draw_semantic
-from benchmarks.robustness.workers import Point, between, spread_out
+from benchmarks.robustness.workers import Experiment, Played, Point, between, loaded, one_each
 from privfl import Federation, attacks
 from privfl.config import AuditConfig
 from privfl.core import Dataset, LocalPlan, Seeds
-from privfl.data import Dirichlet, Split, load
+from privfl.data import Dirichlet, Split
 from privfl.engine import Attacker
 from privfl.models import cnn, initialised
 from privfl.training import FedAvg, LocalSGD
@@ -78,7 +78,7 @@ class Scene:
 
     @classmethod
     def of(cls, seed: int) -> Scene:
-        split, seeds = load("cifar10"), Seeds(seed)
+        split, seeds = loaded("cifar10"), Seeds(seed)
         rng = seeds.generator("crops")
         mine, probed = (green(data, split) for data in (split.train, split.test))
         honest = split.train.take((~mine).nonzero().flatten())
@@ -159,10 +159,9 @@ def shots(seed: int) -> dict[str, list[Point]]:
     return found
 
 
-def semantic(quick: bool) -> Iterable[Row]:
+def semantic(played: Played) -> Iterable[Row]:
     """One shot, poisoned data alone, the scale, and how long early and late shots last."""
-    seeds = SEEDS[:1] if quick else SEEDS
-    each = [found for _, found in spread_out(shots, [(seed,) for seed in seeds])]
+    each: Sequence[dict[str, list[Point]]] = played.each
 
     def told(name: str, after: int, which: int) -> list[float]:
         return [100 * found[name][after][which] for found in each]
@@ -194,3 +193,6 @@ def semantic(quick: bool) -> Iterable[Row]:
     what = f"figure 6: share of the backdoor left after {QUIET} rounds, late shot beside early"
     yield gain("semantic", "early shot", what, left["late"], left["early"], target=1.0)
     draw_semantic(each, GAMMAS, QUIET)
+
+
+SEMANTIC = Experiment(shots, one_each, semantic, SEEDS)

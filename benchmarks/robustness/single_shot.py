@@ -13,7 +13,7 @@ from torch.nn import functional
 from benchmarks.harness import Row, cost, gain
 from benchmarks.robustness.central import train_centrally
 from benchmarks.robustness.figures import draw_shots
-from benchmarks.robustness.workers import SEEDS, Point, between, spread_out
+from benchmarks.robustness.workers import Experiment, Played, Point, between, loaded, one_each
 from privfl import Federation, aggregators, attacks
 from privfl.config import AuditConfig
 from privfl.core import Dataset, LocalPlan, Seeds
@@ -105,7 +105,7 @@ def near_convergence(split: Split, clients: Sequence[Dataset], seed: int) -> Any
 
 def shots(seed: int) -> dict[str, Point]:
     """Everything that is measured from one model close to convergence: name -> (backdoor, main)."""
-    split, seeds = load("mnist"), Seeds(seed)
+    split, seeds = loaded("mnist"), Seeds(seed)
     everyone = [
         split.train.take(part) for part in IID()(split.train, 100, seeds.generator("partition"))
     ]
@@ -156,10 +156,9 @@ def shots(seed: int) -> dict[str, Point]:
     return found
 
 
-def single_shot(quick: bool) -> Iterable[Row]:
+def single_shot(played: Played) -> Iterable[Row]:
     """The backdoor paper's claims, each from the same models close to convergence."""
-    seeds = SEEDS[:1] if quick else SEEDS
-    each = [found for _, found in spread_out(shots, [(seed,) for seed in seeds])]
+    each: Sequence[dict[str, Point]] = played.each
     backdoor = {name: [found[name][0] for found in each] for name in each[0]}
     main_task = {name: [found[name][1] for found in each] for name in each[0]}
     for name in each[0]:
@@ -230,3 +229,5 @@ SHOWN = {
         f"{rule}, {k} of 10, alpha {alpha}" for k, alpha in TEAMS for rule in ("krum", "mean")
     ),
 }
+
+SINGLE_SHOT = Experiment(shots, one_each, single_shot)
