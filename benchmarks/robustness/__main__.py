@@ -21,23 +21,23 @@ from benchmarks.robustness.words import WORDS
 from benchmarks.robustness.workers import Experiment, main
 
 EXPERIMENTS: Mapping[str, Experiment] = {
-    "fedsecurity": FEDSECURITY,
-    "single_shot": SINGLE_SHOT,
-    "grid": GRID,
-    "heat": WORST,
-    "detectors": DETECTED,
-    "flanders": FORETOLD,
-    "backdoors": BACKFED,
     "semantic": SEMANTIC,
     "words": WORDS,
-    "devices": DEVICES,
-    "wider": WIDER,
-    "nets": NETS,
+    "single_shot": SINGLE_SHOT,
     "evading": EVADING,
     "tails": TAILS,
     "inspect": INSPECTED,
+    "nets": NETS,
+    "fedsecurity": FEDSECURITY,
+    "wider": WIDER,
+    "devices": DEVICES,
+    "flanders": FORETOLD,
+    "backdoors": BACKFED,
+    "detectors": DETECTED,
+    "heat": WORST,
+    "grid": GRID,
 }
-
+"""Those with long runs first, so that no core waits for one at the end."""
 
 if __name__ == "__main__":
     main(EXPERIMENTS)

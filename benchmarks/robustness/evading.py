@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.harness import Row, gain
-from benchmarks.robustness.central import train_centrally
+from benchmarks.robustness.central import glance, train_centrally
 from benchmarks.robustness.figures import draw_evading
 from benchmarks.robustness.single_shot import seven_tail
 from benchmarks.robustness.workers import Experiment, Played, between, loaded, one_each
@@ -83,7 +83,7 @@ class Room:
         run = Federation(
             self.model,
             [*self.own[:liars], *self.clients[: n - liars]],
-            self.split.test,
+            glance(self.split).test,
             rounds=rounds,
             training=HONEST,
             attackers=[Attacker("a", attack, frozenset(range(liars)))] if liars else [],

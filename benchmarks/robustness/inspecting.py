@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.harness import Row, cost, gain
+from benchmarks.robustness.central import cnn
 from benchmarks.robustness.single_shot import SQUARE, seven_tail
 from benchmarks.robustness.workers import Experiment, Job, Played, between, loaded
 from privfl import Federation
@@ -18,7 +19,7 @@ from privfl.config import AuditConfig
 from privfl.core import LocalPlan, Seeds
 from privfl.data import IID, Split
 from privfl.engine import Attacker, FixedSize
-from privfl.models import cnn, initialised
+from privfl.models import initialised
 from privfl.training import LocalSGD
 
 CLIENTS, LIARS, COHORT, ROUNDS = 100, 20, 10, 12

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.harness import Row, cost, gain
+from benchmarks.robustness.central import cnn, glance
 from benchmarks.robustness.figures import draw_semantic
 from benchmarks.robustness.workers import Experiment, Played, Point, between, loaded, one_each
 from privfl import Federation, attacks
@@ -21,7 +22,7 @@ from privfl.config import AuditConfig
 from privfl.core import Dataset, LocalPlan, Seeds
 from privfl.data import Dirichlet, Split
 from privfl.engine import Attacker
-from privfl.models import cnn, initialised
+from privfl.models import initialised
 from privfl.training import FedAvg, LocalSGD
 
 CAR, BIRD = 1, 2
@@ -105,7 +106,7 @@ class Scene:
             Federation(
                 model,
                 [data],
-                self.split.test,
+                glance(self.split).test,
                 rounds=1,
                 training=LocalSGD(lr=rate, momentum=0.9, plan=LocalPlan(64, epochs=1)),
                 seed=epoch,
@@ -124,7 +125,7 @@ class Scene:
             Federation(
                 model,
                 cohort if number == 0 else self.clients[COHORT * number : COHORT * (number + 1)],
-                self.split.test,
+                glance(self.split).test,
                 rounds=1,
                 training=HONEST,
                 attackers=[] if number else [Attacker("a", attack, frozenset({0}))],

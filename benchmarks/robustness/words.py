@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.harness import Row, cost, gain
-from benchmarks.robustness.central import train_centrally
+from benchmarks.robustness.central import glance, train_centrally
 from benchmarks.robustness.workers import Experiment, Played, between, one_each
 from privfl import Federation, attacks
 from privfl.config import AuditConfig
@@ -106,7 +106,7 @@ class Stage:
             run = Federation(
                 self.model,
                 honest if number else [self.own, *honest],
-                self.split.test,
+                glance(self.split).test,
                 rounds=1,
                 training=HONEST,
                 attackers=liars,
