@@ -1,5 +1,5 @@
-"""A semantic backdoor on CIFAR-10: green cars are birds (Bagdasaryan et al. 2020, figures 4, 6 and
-7), with a CNN on a CPU.
+"""A semantic backdoor on CIFAR-10: green cars are birds (Bagdasaryan et al. 2020, figures 4 to 7),
+with a CNN on a CPU.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ SEEDS = (10, 11, 12)
 QUIET_RUN = AuditConfig(keep=[], evaluate_every=100)
 HONEST = LocalSGD(lr=0.05, plan=LocalPlan(64, epochs=2), weighting="uniform")
 BACKDOOR = attacks.AttackTraining(lr=0.015, epochs=3, poisoned=4)
+SQUARE = attacks.PixelPattern(target=BIRD, boxes=((0, 0, 4, 4),))
+STAMPING = attacks.AttackTraining(lr=0.015, epochs=3, poisoned=10)
+"""Figure 5: a pattern of pixels in place of green cars."""
 GAMMAS = (20.0, 50.0, 100.0, 200.0)
 EARLY, LATE = 2, 6
 """Central epochs before an early shot, and before all others."""
@@ -114,12 +117,16 @@ class Scene:
                 audit=QUIET_RUN,
             ).run()
 
-    def shot(self, model: Any, attack: Any, quiet: int = 0, lr: float = 1.0) -> list[Point]:
-        """Backdoor and main task before the round in which the first of ten clients attacks, after
-        it, and after each of some quiet rounds; the model is put back.
+    def shot(
+        self, model: Any, attack: Any, quiet: int = 0, lr: float = 1.0, probe: Any = None
+    ) -> list[Point]:
+        """Backdoor (or what ``probe`` asks for) and main task before the round in which the first
+        of ten clients attacks, after it, and after each of some quiet rounds; the model is put
+        back.
         """
         kept = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
-        found = [self.seen(model)]
+        probe = probe or self.backdoor
+        found = [self.seen(model, probe)]
         for number in range(1 + quiet):
             cohort = [self.rich, *self.clients[COHORT * number + 1 : COHORT * (number + 1)]]
             Federation(
@@ -134,13 +141,13 @@ class Scene:
                 executor="sequential",
                 audit=QUIET_RUN,
             ).run()
-            found.append(self.seen(model))
+            found.append(self.seen(model, probe))
         with torch.no_grad():
             torch.nn.utils.vector_to_parameters(kept, model.parameters())
         return found
 
-    def seen(self, model: Any) -> Point:
-        measured = self.backdoor.measure(model, self.split.test)
+    def seen(self, model: Any, probe: Any) -> Point:
+        measured = probe.measure(model, self.split.test)
         return measured["backdoor"], measured["main"]
 
 
@@ -154,6 +161,9 @@ def shots(seed: int) -> dict[str, list[Point]]:
     scene.central(LATE, model, first=EARLY)
     found["late"] = scene.shot(model, whole, QUIET)
     found["poisoning"] = scene.shot(model, scene.backdoor)
+    stamped = attacks.ModelReplacement(SQUARE, STAMPING)
+    found["square"] = scene.shot(model, stamped, probe=SQUARE)
+    found["square, poisoning"] = scene.shot(model, SQUARE, probe=SQUARE)
     for gamma in GAMMAS:
         scaled = attacks.ModelReplacement(scene.backdoor, BACKDOOR, gamma=gamma)
         found[f"gamma {gamma:g}"] = scene.shot(model, scaled, lr=COHORT / CLIENTS)
