@@ -21,6 +21,7 @@ DETECTORS: Mapping[str, Mapping[str, Any]] = {
     "no defence": {},
     "FLDetector": {"defences": [{"name": "fl_detector", "window": 5}]},
     "FreqFed": {"aggregator": "freq_fed"},
+    "FLARE": {"aggregator": "flare"},
     "Multi-metrics": {"aggregator": "multi_metrics"},
     "RFLBAT": {"aggregator": "rflbat"},
     "LASA": {"aggregator": "lasa"},
@@ -28,6 +29,8 @@ DETECTORS: Mapping[str, Mapping[str, Any]] = {
     "FLANDERS, last": {"defences": [{"name": "flanders", "f": F, "forecast": "last"}]},
     "FLANDERS, global": {"defences": [{"name": "flanders", "f": F, "forecast": "global"}]},
 }
+ROOT = {name: 50 if name == "FLARE" else 0 for name in DETECTORS}
+"""Clean samples at the server, of whom has need of them."""
 ON_THE_PATH = "AGR-tailored on the path"
 LIES: Mapping[str, Mapping[str, Any] | None] = {
     "none": None,
@@ -42,7 +45,7 @@ LIES: Mapping[str, Mapping[str, Any] | None] = {
 }
 MADE_AGAINST: Mapping[str, str] = {
     **dict.fromkeys(("FLDetector", "FLANDERS", "FLANDERS, last"), "steady"),
-    **dict.fromkeys(("FreqFed", "Multi-metrics", "RFLBAT", "LASA"), ON_THE_PATH),
+    **dict.fromkeys(("FreqFed", "FLARE", "Multi-metrics", "RFLBAT", "LASA"), ON_THE_PATH),
     "FLANDERS, global": ON_THE_PATH,
 }
 """Which lie was made against which detector: it judges candidates by the detector itself, or moves
@@ -76,7 +79,7 @@ def detected(detector: str, lie: str, seed: int) -> Figures:
     """
     attack = LIES[lie]
     config = {
-        "data": {"name": "digits", "clients": N, "partition": DIRICHLET},
+        "data": {"name": "digits", "clients": N, "partition": DIRICHLET, "root": ROOT[detector]},
         "model": {"name": "mlp", "hidden": [32]},
         "training": {"name": "sgd", "lr": 0.3, "epochs": 2, "weighting": "uniform"},
         "rounds": ROUNDS,

@@ -137,4 +137,4 @@ def grid(played: Played) -> Iterable[Row]:
     draw_grid(heat, spread, list(ATTACKS), list(RULES), f"{F} of {N}", seeds)
 
 
-GRID = Experiment(column, columns, grid)
+GRID = Experiment(column, columns, grid, quick=1)

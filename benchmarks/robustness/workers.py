@@ -73,13 +73,15 @@ class Experiment:
     """Runs that do not hang on one another, and the rows that are made of what they found.
 
     ``work`` is called with each job, in some process that has one thread; ``jobs`` lists them for
-    some seeds; ``seeds`` are those of a whole run.
+    some seeds; ``seeds`` are those of a whole run, and ``--quick`` plays the first ``quick`` ones:
+    all where figures are held to a target, for a mean over seeds and one of them are two things.
     """
 
     work: Callable[..., Any]
     jobs: Callable[[Sequence[int]], Sequence[Job]]
     rows: Callable[[Played], Iterable[Row]]
     seeds: Sequence[int] = SEEDS
+    quick: int = len(SEEDS)
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,11 @@ class Workers:
     pool: ProcessPoolExecutor
     processes: int
 
-    def deal(self, name: str, one: Experiment) -> Case:
+    def deal(self, name: str, one: Experiment, quick: bool) -> Case:
         """Hand in an experiment's jobs behind all others; the case that waits for them, and drops
         those that have not begun once one failed.
         """
-        jobs = one.jobs(one.seeds)
+        jobs = one.jobs(one.seeds[: one.quick] if quick else one.seeds)
         asked = [self.pool.submit(_apply, one.work, job) for job in jobs]
 
         def rows(quick: bool) -> Iterator[Row]:
@@ -158,7 +160,7 @@ def main(experiments: Mapping[str, Experiment], argv: Sequence[str] | None = Non
         parser.error(f"--jobs is {options.jobs}: give 1 or more processes")
     with workers(options.jobs) as dealer:
         cases = {
-            name: dealer.deal(name, one)
+            name: dealer.deal(name, one, options.quick)
             for name, one in experiments.items()
             if options.only in (None, name)
         }
