@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -152,19 +153,29 @@ def say(*words: object) -> None:
     print(*words, file=sys.stderr, flush=True)
 
 
-def main(name: str, cases: Mapping[str, Case], argv: Sequence[str] | None = None) -> None:
-    """Parse ``--quick --json --only CASE``, run the cases, print the rows; exit 1 on a missing
-    peer, NaN or inf.
-    """
+def command_line(name: str, cases: Iterable[str]) -> argparse.ArgumentParser:
+    """``--quick --json --only CASE``."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
     parser.add_argument(
         "--quick", action="store_true", help="repeat less: same cases, sizes and targets"
     )
     parser.add_argument("--json", action="store_true", help="one JSON row a line on stdout")
     parser.add_argument("--only", metavar="CASE", choices=list(cases), help="run one case")
-    options = parser.parse_args(argv)
+    return parser
+
+
+def main(name: str, cases: Mapping[str, Case], argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, run the cases, print the rows; exit as `play` does."""
+    play(name, cases, command_line(name, cases).parse_args(argv))
+
+
+def play(name: str, cases: Mapping[str, Case], options: argparse.Namespace) -> None:
+    """Run the cases, print the rows; go on where a case fails, and at the end exit 1 where one did,
+    on a missing peer, NaN or inf.
+    """
     torch.set_num_threads(1)
     rows: list[Row] = []
+    failed: list[str] = []
     broken = False
     for case, run in cases.items():
         if options.only not in (None, case):
@@ -179,10 +190,16 @@ def main(name: str, cases: Mapping[str, Case], argv: Sequence[str] | None = None
         except (ImportError, DataMissing) as missing:
             say(f"{name}: {case}: missing: {missing}")
             broken = True
+        except Exception:
+            say(f"{name}: {case}: failed: {traceback.format_exc()}")
+            failed.append(case)
     if not options.json:
         show(name, rows)
+    if failed:
+        say(f"{name}: failed: {', '.join(failed)}")
     if broken:
         say(f"{name}: something is missing, or a figure is NaN or infinite")
+    if broken or failed:
         sys.exit(1)
 
 

@@ -20,6 +20,11 @@ from privfl.core.geometry import squared_norms
 
 DETECTORS: dict[str, tuple[Callable[[], Any], float, str]] = {
     "FreqFed": (ours.FreqFed, 22, "check, log2 d stages of the cosine transform, mean"),
+    "FLARE": (
+        lambda: ours.FLARE(lambda model, context: model[: 100 * 32].view(100, 32).clone()),
+        5,
+        "check, n models (reading, writing), lengths, mean; not what models make of samples",
+    ),
     "MultiMetrics": (ours.MultiMetrics, N, "each row beside each other one"),
     "RFLBAT": (ours.RFLBAT, 3, "check, inner products, mean"),
     "LASA": (

@@ -1,5 +1,7 @@
-"""Attacks against rules on real data: FedSecurity's experiments, the single-shot backdoor, and a
-grid of attacks and rules.
+"""Attacks against rules on real data: experiments of FedSecurity, FLANDERS, BackFed, ByzFL and the
+backdoor paper, detectors beside lies made against them, and a grid of attacks and rules.
 
-Figures go to docs/figures. Runs are dealt out to two worker processes of one thread each.
+Figures go to docs/figures. All runs of all cases are dealt out to ``--jobs`` processes of one
+thread each: the rows are the same whatever their number, but for those of seconds, which are
+processor seconds beside whatever the other processes do.
 """

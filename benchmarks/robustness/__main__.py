@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
-from benchmarks.harness import main
-from benchmarks.robustness.backdoors import backdoors
-from benchmarks.robustness.detectors import detectors, flanders
-from benchmarks.robustness.devices import devices
-from benchmarks.robustness.evading import evading
-from benchmarks.robustness.fedsecurity import fedsecurity
-from benchmarks.robustness.grid import grid
-from benchmarks.robustness.heat import heat
-from benchmarks.robustness.inspecting import inspecting
-from benchmarks.robustness.nets import nets
-from benchmarks.robustness.semantic import semantic
-from benchmarks.robustness.single_shot import single_shot
-from benchmarks.robustness.tails import tails
-from benchmarks.robustness.wider import wider
-from benchmarks.robustness.words import words
+from collections.abc import Mapping
 
-CASES = {
-    "fedsecurity": fedsecurity,
-    "single_shot": single_shot,
-    "grid": grid,
-    "heat": heat,
-    "detectors": detectors,
-    "flanders": flanders,
-    "backdoors": backdoors,
-    "semantic": semantic,
-    "words": words,
-    "devices": devices,
-    "wider": wider,
-    "nets": nets,
-    "evading": evading,
-    "tails": tails,
-    "inspect": inspecting,
+from benchmarks.robustness.backdoors import BACKFED
+from benchmarks.robustness.detectors import DETECTED, FORETOLD
+from benchmarks.robustness.devices import DEVICES
+from benchmarks.robustness.evading import EVADING
+from benchmarks.robustness.fedsecurity import FEDSECURITY
+from benchmarks.robustness.grid import GRID
+from benchmarks.robustness.heat import WORST
+from benchmarks.robustness.inspecting import INSPECTED
+from benchmarks.robustness.nets import NETS
+from benchmarks.robustness.semantic import SEMANTIC
+from benchmarks.robustness.single_shot import SINGLE_SHOT
+from benchmarks.robustness.tails import TAILS
+from benchmarks.robustness.wider import WIDER
+from benchmarks.robustness.words import WORDS
+from benchmarks.robustness.workers import Experiment, main
+
+EXPERIMENTS: Mapping[str, Experiment] = {
+    "semantic": SEMANTIC,
+    "words": WORDS,
+    "single_shot": SINGLE_SHOT,
+    "evading": EVADING,
+    "tails": TAILS,
+    "inspect": INSPECTED,
+    "nets": NETS,
+    "fedsecurity": FEDSECURITY,
+    "wider": WIDER,
+    "devices": DEVICES,
+    "flanders": FORETOLD,
+    "backdoors": BACKFED,
+    "detectors": DETECTED,
+    "heat": WORST,
+    "grid": GRID,
 }
+"""Those with long runs first, so that no core waits for one at the end."""
 
 if __name__ == "__main__":
-    main("robustness", CASES)
+    main(EXPERIMENTS)

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from benchmarks.harness import Row, gain
-from benchmarks.robustness.workers import SEEDS, between, spread_out
+from benchmarks.robustness.workers import Experiment, Job, Played, between, loaded
 from privfl import Federation, aggregators, attacks
 from privfl.audit.detection import detections
 from privfl.config import AuditConfig
 from privfl.core import LocalPlan, Seeds
-from privfl.data import Dirichlet, load
+from privfl.data import Dirichlet
 from privfl.engine import Attacker, AttackSchedule
 from privfl.models import initialised, mlp
 from privfl.training import LocalSGD
@@ -64,7 +64,7 @@ def attacked(detector: str, backdoor: str, seed: int) -> Figures:
     """Backdoor (or triggers' base rates) and main task after 14 rounds, TPR and FPR of the last 6,
     in which liars attack: 10,000 images by Dirichlet 0.5, an MLP of 64, 10 steps of 32 at 0.1.
     """
-    split, seeds = load("mnist"), Seeds(seed)
+    split, seeds = loaded("mnist"), Seeds(seed)
     train = split.train.take(torch.randperm(60_000, generator=seeds.generator("drawn"))[:IMAGES])
     test = split.test.take(range(TEST_IMAGES))
     parts = Dirichlet(alpha=0.5, min_size=32)(train, N, seeds.generator("partition"))
@@ -99,13 +99,15 @@ def attacked(detector: str, backdoor: str, seed: int) -> Figures:
     return figures
 
 
-def backdoors(quick: bool) -> Iterable[Row]:
-    """Each detector under each backdoor, the one made to be inconspicuous among them."""
-    seeds = SEEDS[:1] if quick else SEEDS
+def each_way(seeds: Sequence[int]) -> Sequence[Job]:
     ways = (*BACKDOORS, NOBODY)
-    jobs = [(detector, how, seed) for detector in DETECTORS for how in ways for seed in seeds]
+    return [(detector, how, seed) for detector in DETECTORS for how in ways for seed in seeds]
+
+
+def backdoors(played: Played) -> Iterable[Row]:
+    """Each detector under each backdoor, the one made to be inconspicuous among them."""
     found: dict[tuple[str, str], list[Figures]] = {}
-    for (detector, how, _), figures in spread_out(attacked, jobs):
+    for (detector, how, _), figures in played.runs:
         found.setdefault((detector, how), []).append(figures)
     for (detector, how), over_seeds in found.items():
         plain = found["no defence", how]
@@ -118,3 +120,6 @@ def backdoors(quick: bool) -> Iterable[Row]:
                 "backdoors", peer, what, statistics.mean(values), statistics.mean(beside) or 1e-3
             )
             yield between("backdoors", what, values)
+
+
+BACKFED = Experiment(attacked, each_way, backdoors, quick=1)

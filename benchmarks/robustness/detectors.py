@@ -10,7 +10,7 @@ from statistics import NormalDist
 from typing import Any
 
 from benchmarks.harness import Row, cost, gain
-from benchmarks.robustness.workers import SEEDS, between, spread_out
+from benchmarks.robustness.workers import LOADED, Experiment, Job, Played, between
 from privfl.audit.detection import detections
 from privfl.federation import Federation, Run
 
@@ -21,6 +21,7 @@ DETECTORS: Mapping[str, Mapping[str, Any]] = {
     "no defence": {},
     "FLDetector": {"defences": [{"name": "fl_detector", "window": 5}]},
     "FreqFed": {"aggregator": "freq_fed"},
+    "FLARE": {"aggregator": "flare"},
     "Multi-metrics": {"aggregator": "multi_metrics"},
     "RFLBAT": {"aggregator": "rflbat"},
     "LASA": {"aggregator": "lasa"},
@@ -28,6 +29,8 @@ DETECTORS: Mapping[str, Mapping[str, Any]] = {
     "FLANDERS, last": {"defences": [{"name": "flanders", "f": F, "forecast": "last"}]},
     "FLANDERS, global": {"defences": [{"name": "flanders", "f": F, "forecast": "global"}]},
 }
+ROOT = {name: 50 if name == "FLARE" else 0 for name in DETECTORS}
+"""Clean samples at the server, of whom has need of them."""
 ON_THE_PATH = "AGR-tailored on the path"
 LIES: Mapping[str, Mapping[str, Any] | None] = {
     "none": None,
@@ -42,7 +45,7 @@ LIES: Mapping[str, Mapping[str, Any] | None] = {
 }
 MADE_AGAINST: Mapping[str, str] = {
     **dict.fromkeys(("FLDetector", "FLANDERS", "FLANDERS, last"), "steady"),
-    **dict.fromkeys(("FreqFed", "Multi-metrics", "RFLBAT", "LASA"), ON_THE_PATH),
+    **dict.fromkeys(("FreqFed", "FLARE", "Multi-metrics", "RFLBAT", "LASA"), ON_THE_PATH),
     "FLANDERS, global": ON_THE_PATH,
 }
 """Which lie was made against which detector: it judges candidates by the detector itself, or moves
@@ -76,7 +79,7 @@ def detected(detector: str, lie: str, seed: int) -> Figures:
     """
     attack = LIES[lie]
     config = {
-        "data": {"name": "digits", "clients": N, "partition": DIRICHLET},
+        "data": {"name": "digits", "clients": N, "partition": DIRICHLET, "root": ROOT[detector]},
         "model": {"name": "mlp", "hidden": [32]},
         "training": {"name": "sgd", "lr": 0.3, "epochs": 2, "weighting": "uniform"},
         "rounds": ROUNDS,
@@ -93,7 +96,7 @@ def flanders_run(lie: str, forecast: str, seed: int) -> Figures:
     f, attack = SETTINGS[lie]
     seat = {"name": "flanders", "f": f or 20, "forecast": forecast}
     config = {
-        "data": {"name": "mnist", "clients": 100, "partition": DIRICHLET},
+        "data": {**LOADED, "of": "mnist", "clients": 100, "partition": DIRICHLET},
         "model": {"name": "mlp", "hidden": [128]},
         "training": {"name": "sgd", "lr": 0.1, "steps": 10, "weighting": "uniform"},
         "rounds": 8,
@@ -120,12 +123,14 @@ def _figures(run: Run) -> Figures:
     return figures
 
 
-def detectors(quick: bool) -> Iterable[Row]:
+def each_lie(seeds: Sequence[int]) -> Sequence[Job]:
+    return [(d, lie, seed) for d in DETECTORS for lie in LIES if tried(d, lie) for seed in seeds]
+
+
+def detectors(played: Played) -> Iterable[Row]:
     """Each detector under each lie; the lie that was made against it is marked."""
-    seeds = SEEDS[:1] if quick else SEEDS
-    jobs = [(d, lie, seed) for d in DETECTORS for lie in LIES if tried(d, lie) for seed in seeds]
     found: dict[tuple[str, str], list[Figures]] = {}
-    for (detector, lie, _), figures in spread_out(detected, jobs):
+    for (detector, lie, _), figures in played.runs:
         found.setdefault((detector, lie), []).append(figures)
     for (detector, lie), over_seeds in found.items():
         made = MADE_AGAINST.get(detector) == lie or FOR_ONE.get(lie) == detector
@@ -151,12 +156,14 @@ def tried(detector: str, lie: str) -> bool:
     return (detector, lie) != ("FLANDERS", ON_THE_PATH)
 
 
-def flanders(quick: bool) -> Iterable[Row]:
+def each_forecast(seeds: Sequence[int]) -> Sequence[Job]:
+    return [(lie, how, seed) for lie in SETTINGS for how in FORECASTS for seed in seeds]
+
+
+def flanders(played: Played) -> Iterable[Row]:
     """FLANDERS with the paper's matrices and with naive forecasts, and without it."""
-    seeds = SEEDS[:1] if quick else SEEDS
-    jobs = [(lie, how, seed) for lie in SETTINGS for how in FORECASTS for seed in seeds]
     found: dict[tuple[str, str], list[Figures]] = {}
-    for (lie, how, _), figures in spread_out(flanders_run, jobs):
+    for (lie, how, _), figures in played.runs:
         found.setdefault((lie, how), []).append(figures)
     plain = _mean(found["none", "off"], "accuracy")
     for (lie, how), over_seeds in found.items():
@@ -178,3 +185,7 @@ def flanders(quick: bool) -> Iterable[Row]:
 
 def _mean(over_seeds: Sequence[Figures], name: str) -> float:
     return statistics.mean(figures[name] for figures in over_seeds if name in figures)
+
+
+DETECTED = Experiment(detected, each_lie, detectors)
+FORETOLD = Experiment(flanders_run, each_forecast, flanders)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.harness import Row, cost, gain
-from benchmarks.robustness.workers import SEEDS, between, spread_out
+from benchmarks.robustness.workers import LOADED, Experiment, Job, Played, between
 from privfl.federation import Federation
 
-DEVICES, LIARS, M, ROUNDS = 70, 7, 35, 30
+N, LIARS, M, ROUNDS = 70, 7, 35, 30
 KRUM = {"name": "krum", "f": LIARS, "m": M}
 LIES: Mapping[str, Mapping[str, Any] | None] = {
     "none": None,
@@ -27,7 +27,7 @@ def device_run(rule: str, lie: str, seed: int) -> float:
     attack = LIES[lie]
     partition = {"name": "dirichlet", "alpha": 0.5}
     config = {
-        "data": {"name": "mnist", "clients": DEVICES, "partition": partition},
+        "data": {**LOADED, "of": "mnist", "clients": N, "partition": partition},
         "model": "softmax",
         "training": {"name": "sgd", "lr": 0.1, "steps": 10, "weighting": "uniform"},
         "rounds": ROUNDS,
@@ -40,12 +40,14 @@ def device_run(rule: str, lie: str, seed: int) -> float:
     return Federation.from_config(config).run().accuracy
 
 
-def devices(quick: bool) -> Iterable[Row]:
+def each_rule(seeds: Sequence[int]) -> Sequence[Job]:
+    return [(rule, lie, seed) for rule in RULES for lie in LIES for seed in seeds]
+
+
+def devices(played: Played) -> Iterable[Row]:
     """The published finding: attacked, m-Krum does about as well as nobody attacked."""
-    seeds = SEEDS[:1] if quick else SEEDS
-    jobs = [(rule, lie, seed) for rule in RULES for lie in LIES for seed in seeds]
     found: dict[tuple[str, str], list[float]] = {}
-    for (rule, lie, _), accuracy in spread_out(device_run, jobs):
+    for (rule, lie, _), accuracy in played.runs:
         found.setdefault((rule, lie), []).append(accuracy)
     ours = {setting: statistics.mean(values) for setting, values in found.items()}
     plain = ours["FedAvg", "none"]
@@ -59,3 +61,6 @@ def devices(quick: bool) -> Iterable[Row]:
     broken = ours["FedAvg", "random weights"]
     what = "10: 35-Krum restores under random weights"
     yield gain("devices", "FedAvg attacked", what, ours["35-Krum", "random weights"], broken, 1.0)
+
+
+DEVICES = Experiment(device_run, each_rule, devices)

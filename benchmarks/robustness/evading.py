@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from benchmarks.harness import Row, gain
-from benchmarks.robustness.central import train_centrally
+from benchmarks.robustness.central import glance, train_centrally
 from benchmarks.robustness.figures import draw_evading
 from benchmarks.robustness.single_shot import seven_tail
-from benchmarks.robustness.workers import SEEDS, between, spread_out
+from benchmarks.robustness.workers import Experiment, Played, between, loaded, one_each
 from privfl import Federation, aggregators, attacks
 from privfl.config import AuditConfig
 from privfl.core import Dataset, LocalPlan, Seeds
-from privfl.data import IID, Split, load
+from privfl.data import IID, Split
 from privfl.engine import Attacker
 from privfl.models import initialised, mlp
 from privfl.training import LocalSGD, evaluate
@@ -56,7 +56,7 @@ class Room:
     @classmethod
     def of(cls, seed: int) -> Room:
         """An MLP of 25k weights after a central epoch on the honest clients' 50,000 images."""
-        split, seeds = load("mnist"), Seeds(seed)
+        split, seeds = loaded("mnist"), Seeds(seed)
         order = torch.randperm(split.train.n, generator=seeds.generator("order"))
         train = split.train.take(order[: MANY * EACH])
         clients = [train.take(part) for part in IID()(train, MANY, seeds.generator("partition"))]
@@ -83,7 +83,7 @@ class Room:
         run = Federation(
             self.model,
             [*self.own[:liars], *self.clients[: n - liars]],
-            self.split.test,
+            glance(self.split).test,
             rounds=rounds,
             training=HONEST,
             attackers=[Attacker("a", attack, frozenset(range(liars)))] if liars else [],
@@ -159,10 +159,9 @@ def rounds(seed: int) -> dict[str, Figures]:
     return found
 
 
-def evading(quick: bool) -> Iterable[Row]:
+def evading(played: Played) -> Iterable[Row]:
     """What the paper's attackers do about each defence, and what it costs them."""
-    seeds = SEEDS[:1] if quick else SEEDS
-    each = [found for _, found in spread_out(rounds, [(seed,) for seed in seeds])]
+    each: Sequence[dict[str, Figures]] = played.each
 
     def told(name: str, figure: str) -> list[float]:
         return [found[name][figure] for found in each]
@@ -187,3 +186,6 @@ def evading(quick: bool) -> Iterable[Row]:
     what = f"figure 11: backdoor % by Krum, {LIARS[1]} of 1,000"
     yield gain("evading", "goal", what, few, 50.0, target=1.0)
     draw_evading(each)
+
+
+EVADING = Experiment(rounds, one_each, evading)

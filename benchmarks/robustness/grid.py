@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +9,7 @@ import torch
 
 from benchmarks.harness import Row, cost, gain
 from benchmarks.robustness.figures import draw_grid
-from benchmarks.robustness.workers import SEEDS, WORKERS, spread_out
+from benchmarks.robustness.workers import SEEDS, Experiment, Job, Played
 from privfl import Federation, aggregators, attacks
 from privfl.config import AuditConfig
 from privfl.core import LocalPlan, Seeds
@@ -21,6 +19,7 @@ from privfl.models import initialised, mlp
 from privfl.training import LocalSGD
 
 N, F = 20, 8
+CORES = 2
 ATTACKS: Mapping[str, Callable[[], Any] | None] = {
     "none": None,
     "zero": attacks.ZeroWeights,
@@ -95,16 +94,18 @@ def column(attack: str, seed: int) -> list[float]:
     return found
 
 
-def grid(quick: bool) -> Iterable[Row]:
+def columns(seeds: Sequence[int]) -> Sequence[Job]:
+    return [(attack, seed) for attack in ATTACKS for seed in seeds]
+
+
+def grid(played: Played) -> Iterable[Row]:
     """20 attacks x 15 rules, and no attack, by seeds; the heat map."""
-    seeds, began, used = (SEEDS[:1] if quick else SEEDS), time.perf_counter(), _workers_seconds()
     found: dict[str, list[list[float]]] = {attack: [] for attack in ATTACKS}
-    for (attack, _), accuracies in spread_out(
-        column, [(attack, seed) for attack in ATTACKS for seed in seeds]
-    ):
+    for (attack, _), accuracies in played.runs:
         found[attack].append(accuracies)
-    whole = len(SEEDS) / len(seeds) / 60
-    waited, minutes = (time.perf_counter() - began) * whole, (_workers_seconds() - used) * whole
+    seeds = len(played.jobs) // len(ATTACKS)
+    whole = len(SEEDS) / seeds / 60
+    waited, minutes = played.waited * whole, played.seconds * whole
     cells = torch.tensor([found[attack] for attack in ATTACKS])  # [attacks, seeds, rules]
     heat, spread = cells.mean(dim=1), cells.amax(dim=1) - cells.amin(dim=1)
     worst = heat[1:].amin(dim=0)
@@ -124,19 +125,16 @@ def grid(quick: bool) -> Iterable[Row]:
             float(heat[0, i]),
         )
     size = f"{len(ATTACKS) - 1} attacks x {len(RULES)} rules x 3 seeds"
-    yield cost("grid", "goal", f"core-minutes, {size}", minutes, 15.0 * WORKERS, target=1.0)
+    yield cost("grid", "goal", f"core-minutes, {size}", minutes, 15.0 * CORES, target=1.0)
     yield cost(
         "grid",
         "goal",
-        f"minutes on the clock, {WORKERS} processes beside whatever else ran, {size}",
+        f"minutes on the clock, {played.processes} processes beside whatever else ran, {size}",
         waited,
         15.0,
         target=1.0,
     )
-    draw_grid(heat, spread, list(ATTACKS), list(RULES), f"{F} of {N}", len(seeds))
+    draw_grid(heat, spread, list(ATTACKS), list(RULES), f"{F} of {N}", seeds)
 
 
-def _workers_seconds() -> float:
-    """Processor time of all workers that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+GRID = Experiment(column, columns, grid, quick=1)

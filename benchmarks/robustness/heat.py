@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.harness import Row, gain
 from benchmarks.robustness.figures import draw_worst
-from benchmarks.robustness.workers import SEEDS, between, spread_out
+from benchmarks.robustness.workers import Experiment, Job, Played, between
 from privfl import Federation, aggregators, attacks
 from privfl.config import AuditConfig
 from privfl.core import LocalPlan, Seeds
@@ -76,14 +76,16 @@ def cell(rule: str, f: int, alpha: float, seed: int) -> dict[tuple[str, float], 
     return found
 
 
-def heat(quick: bool) -> Iterable[Row]:
+def each_cell(seeds: Sequence[int]) -> Sequence[Job]:
+    return [(rule, f, a, seed) for rule in RULES for f in LIARS for a in ALPHAS for seed in seeds]
+
+
+def heat(played: Played) -> Iterable[Row]:
     """For each rule, number of liars and alpha the worst attack's accuracy, at the rate whose worst
     validation accuracy is best; the heat maps.
     """
-    seeds = SEEDS[:1] if quick else SEEDS
-    jobs = [(rule, f, a, seed) for rule in RULES for f in LIARS for a in ALPHAS for seed in seeds]
     cells: dict[tuple[str, int, float], list[dict[tuple[str, float], Pair]]] = {}
-    for (rule, f, alpha, _), found in spread_out(cell, jobs):
+    for (rule, f, alpha, _), found in played.runs:
         cells.setdefault((rule, f, alpha), []).append(found)
     worst = {rule: torch.zeros(len(LIARS), len(ALPHAS)) for rule in RULES}
     for (rule, f, alpha), over_seeds in cells.items():
@@ -97,4 +99,7 @@ def heat(quick: bool) -> Iterable[Row]:
         what = f"{rule}, f = {f}, alpha = {alpha:g}: worst accuracy (lr {rate:g}, {attack})"
         yield gain("heat", "1", what, float(means[attack, rate][1]), 1.0)
         yield between("heat", what, each)
-    draw_worst(worst, LIARS, ALPHAS, len(seeds))
+    draw_worst(worst, LIARS, ALPHAS, len(next(iter(cells.values()))))
+
+
+WORST = Experiment(cell, each_cell, heat, quick=1)

@@ -6,19 +6,20 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.harness import Row, cost, gain
+from benchmarks.robustness.central import cnn
 from benchmarks.robustness.single_shot import SQUARE, seven_tail
-from benchmarks.robustness.workers import SEEDS, between, spread_out
+from benchmarks.robustness.workers import Experiment, Job, Played, between, loaded
 from privfl import Federation
 from privfl.audit.inspection import FLAGGED_OVER, SMALL_SHARE, inspect
 from privfl.config import AuditConfig
 from privfl.core import LocalPlan, Seeds
-from privfl.data import IID, Split, load
+from privfl.data import IID, Split
 from privfl.engine import Attacker, FixedSize
-from privfl.models import cnn, initialised
+from privfl.models import initialised
 from privfl.training import LocalSGD
 
 CLIENTS, LIARS, COHORT, ROUNDS = 100, 20, 10, 12
@@ -38,7 +39,7 @@ def inspected(kind: str, seed: int) -> Figures:
     """What an inspection makes of one model: MNIST, 100 clients of which 20 poison their data,
     10 a round, 12 rounds of 2 epochs, a CNN of 20k weights.
     """
-    split, seeds = load("mnist"), Seeds(seed)
+    split, seeds = loaded("mnist"), Seeds(seed)
     backdoor = planted(kind, split)
     parts = IID()(split.train, CLIENTS, seeds.generator("partition"))
     attackers = [] if backdoor is None else [Attacker(kind, backdoor, frozenset(range(LIARS)))]
@@ -84,14 +85,17 @@ def inspected(kind: str, seed: int) -> Figures:
     }
 
 
-def inspecting(quick: bool) -> Iterable[Row]:
+def each_kind(seeds: Sequence[int]) -> Sequence[Job]:
+    return [(kind, seed) for kind in KINDS for seed in seeds]
+
+
+def inspecting(played: Played) -> Iterable[Row]:
     """Which classes Neural Cleanse flags, and which the stimulation analysis has on top."""
-    seeds = SEEDS[:1] if quick else SEEDS
     found: dict[str, list[Figures]] = {}
-    for (kind, _), figures in spread_out(inspected, [(k, s) for k in KINDS for s in seeds]):
+    for (kind, _), figures in played.runs:
         found.setdefault(kind, []).append(figures)
     clean, pixel, edge = (found[kind] for kind in KINDS)
-    n = float(len(seeds))
+    n = float(len(clean))
     hit = sum(one["planted rank"] == 1 and one["planted flagged"] == 1 for one in pixel)
     what = "pixel pattern: seeds whose planted class has the largest index and is flagged"
     yield gain("inspect", "goal", what, float(hit), n, target=1.0)
@@ -119,3 +123,6 @@ def inspecting(quick: bool) -> Iterable[Row]:
     seconds = statistics.mean(one["seconds"] for each in found.values() for one in each)
     what = "CPU seconds of a whole inspection, 10 classes"
     yield cost("inspect", "goal", what, seconds, SECONDS_WANTED, target=1.0)
+
+
+INSPECTED = Experiment(inspected, each_kind, inspecting)

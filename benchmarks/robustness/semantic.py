@@ -1,5 +1,5 @@
-"""A semantic backdoor on CIFAR-10: green cars are birds (Bagdasaryan et al. 2020, figures 4, 6 and
-7), with a CNN on a CPU.
+"""A semantic backdoor on CIFAR-10: green cars are birds (Bagdasaryan et al. 2020, figures 4 to 7),
+with a CNN on a CPU.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import torch
 from torch.nn import functional
 
 from benchmarks.harness import Row, cost, gain
+from benchmarks.robustness.central import cnn, glance
 from benchmarks.robustness.figures import draw_semantic
-from benchmarks.robustness.workers import Point, between, spread_out
+from benchmarks.robustness.workers import Experiment, Played, Point, between, loaded, one_each
 from privfl import Federation, attacks
 from privfl.config import AuditConfig
 from privfl.core import Dataset, LocalPlan, Seeds
-from privfl.data import Dirichlet, Split, load
+from privfl.data import Dirichlet, Split
 from privfl.engine import Attacker
-from privfl.models import cnn, initialised
+from privfl.models import initialised
 from privfl.training import FedAvg, LocalSGD
 
 CAR, BIRD = 1, 2
@@ -31,6 +32,9 @@ SEEDS = (10, 11, 12)
 QUIET_RUN = AuditConfig(keep=[], evaluate_every=100)
 HONEST = LocalSGD(lr=0.05, plan=LocalPlan(64, epochs=2), weighting="uniform")
 BACKDOOR = attacks.AttackTraining(lr=0.015, epochs=3, poisoned=4)
+SQUARE = attacks.PixelPattern(target=BIRD, boxes=((0, 0, 4, 4),))
+STAMPING = attacks.AttackTraining(lr=0.015, epochs=3, poisoned=10)
+"""Figure 5: a pattern of pixels in place of green cars."""
 GAMMAS = (20.0, 50.0, 100.0, 200.0)
 EARLY, LATE = 2, 6
 """Central epochs before an early shot, and before all others."""
@@ -78,7 +82,7 @@ class Scene:
 
     @classmethod
     def of(cls, seed: int) -> Scene:
-        split, seeds = load("cifar10"), Seeds(seed)
+        split, seeds = loaded("cifar10"), Seeds(seed)
         rng = seeds.generator("crops")
         mine, probed = (green(data, split) for data in (split.train, split.test))
         honest = split.train.take((~mine).nonzero().flatten())
@@ -105,7 +109,7 @@ class Scene:
             Federation(
                 model,
                 [data],
-                self.split.test,
+                glance(self.split).test,
                 rounds=1,
                 training=LocalSGD(lr=rate, momentum=0.9, plan=LocalPlan(64, epochs=1)),
                 seed=epoch,
@@ -113,18 +117,22 @@ class Scene:
                 audit=QUIET_RUN,
             ).run()
 
-    def shot(self, model: Any, attack: Any, quiet: int = 0, lr: float = 1.0) -> list[Point]:
-        """Backdoor and main task before the round in which the first of ten clients attacks, after
-        it, and after each of some quiet rounds; the model is put back.
+    def shot(
+        self, model: Any, attack: Any, quiet: int = 0, lr: float = 1.0, probe: Any = None
+    ) -> list[Point]:
+        """Backdoor (or what ``probe`` asks for) and main task before the round in which the first
+        of ten clients attacks, after it, and after each of some quiet rounds; the model is put
+        back.
         """
         kept = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
-        found = [self.seen(model)]
+        probe = probe or self.backdoor
+        found = [self.seen(model, probe)]
         for number in range(1 + quiet):
             cohort = [self.rich, *self.clients[COHORT * number + 1 : COHORT * (number + 1)]]
             Federation(
                 model,
                 cohort if number == 0 else self.clients[COHORT * number : COHORT * (number + 1)],
-                self.split.test,
+                glance(self.split).test,
                 rounds=1,
                 training=HONEST,
                 attackers=[] if number else [Attacker("a", attack, frozenset({0}))],
@@ -133,13 +141,13 @@ class Scene:
                 executor="sequential",
                 audit=QUIET_RUN,
             ).run()
-            found.append(self.seen(model))
+            found.append(self.seen(model, probe))
         with torch.no_grad():
             torch.nn.utils.vector_to_parameters(kept, model.parameters())
         return found
 
-    def seen(self, model: Any) -> Point:
-        measured = self.backdoor.measure(model, self.split.test)
+    def seen(self, model: Any, probe: Any) -> Point:
+        measured = probe.measure(model, self.split.test)
         return measured["backdoor"], measured["main"]
 
 
@@ -153,16 +161,18 @@ def shots(seed: int) -> dict[str, list[Point]]:
     scene.central(LATE, model, first=EARLY)
     found["late"] = scene.shot(model, whole, QUIET)
     found["poisoning"] = scene.shot(model, scene.backdoor)
+    stamped = attacks.ModelReplacement(SQUARE, STAMPING)
+    found["square"] = scene.shot(model, stamped, probe=SQUARE)
+    found["square, poisoning"] = scene.shot(model, SQUARE, probe=SQUARE)
     for gamma in GAMMAS:
         scaled = attacks.ModelReplacement(scene.backdoor, BACKDOOR, gamma=gamma)
         found[f"gamma {gamma:g}"] = scene.shot(model, scaled, lr=COHORT / CLIENTS)
     return found
 
 
-def semantic(quick: bool) -> Iterable[Row]:
+def semantic(played: Played) -> Iterable[Row]:
     """One shot, poisoned data alone, the scale, and how long early and late shots last."""
-    seeds = SEEDS[:1] if quick else SEEDS
-    each = [found for _, found in spread_out(shots, [(seed,) for seed in seeds])]
+    each: Sequence[dict[str, list[Point]]] = played.each
 
     def told(name: str, after: int, which: int) -> list[float]:
         return [100 * found[name][after][which] for found in each]
@@ -194,3 +204,6 @@ def semantic(quick: bool) -> Iterable[Row]:
     what = f"figure 6: share of the backdoor left after {QUIET} rounds, late shot beside early"
     yield gain("semantic", "early shot", what, left["late"], left["early"], target=1.0)
     draw_semantic(each, GAMMAS, QUIET)
+
+
+SEMANTIC = Experiment(shots, one_each, semantic, SEEDS)

@@ -11,21 +11,23 @@ import torch
 from torch.nn import functional
 
 from benchmarks.harness import Row, cost, gain
-from benchmarks.robustness.central import train_centrally
+from benchmarks.robustness.central import cnn, glance, train_centrally
 from benchmarks.robustness.figures import draw_shots
-from benchmarks.robustness.workers import SEEDS, Point, between, spread_out
+from benchmarks.robustness.workers import Experiment, Played, Point, between, loaded, one_each
 from privfl import Federation, aggregators, attacks
 from privfl.config import AuditConfig
 from privfl.core import Dataset, LocalPlan, Seeds
 from privfl.data import IID, Split, load
 from privfl.engine import Attacker
-from privfl.models import cnn, initialised
+from privfl.models import initialised
 from privfl.training import LocalSGD, evaluate
 
 HONEST = LocalSGD(lr=0.05, plan=LocalPlan(64, epochs=2), weighting="uniform")
 SQUARE = attacks.PixelPattern(target=2, boxes=((0, 0, 4, 4),))
 SQUARE_TRAINING = attacks.AttackTraining(lr=0.05, epochs=3, poisoned=5, decay=0.1, every=1)
 TAIL_TRAINING = attacks.AttackTraining(lr=0.02, epochs=6, poisoned=10)
+MEDIAN = 0.12
+"""M, the honest updates' median norm."""
 SIGMAS = (0.0, 0.02, 0.05)
 TEAMS = ((1, 0.2), (2, 0.2), (3, 0.5))
 
@@ -71,7 +73,7 @@ def one_round(
     Federation(
         model,
         clients,
-        split.test,
+        glance(split).test,
         rounds=rounds,
         training=HONEST,
         attackers=attackers,
@@ -93,7 +95,7 @@ def near_convergence(split: Split, clients: Sequence[Dataset], seed: int) -> Any
     Federation(
         model,
         clients[:10],
-        split.test,
+        glance(split).test,
         rounds=5,
         training=HONEST,
         seed=seed,
@@ -105,7 +107,7 @@ def near_convergence(split: Split, clients: Sequence[Dataset], seed: int) -> Any
 
 def shots(seed: int) -> dict[str, Point]:
     """Everything that is measured from one model close to convergence: name -> (backdoor, main)."""
-    split, seeds = load("mnist"), Seeds(seed)
+    split, seeds = loaded("mnist"), Seeds(seed)
     everyone = [
         split.train.take(part) for part in IID()(split.train, 100, seeds.generator("partition"))
     ]
@@ -136,9 +138,14 @@ def shots(seed: int) -> dict[str, Point]:
     found["replacement, tail"] = shot(clients=[own, *honest], attack=replaced)
     found["poisoning, tail"] = shot(clients=[own, *honest], attack=tail)
     for sigma in SIGMAS:
-        seat = [aggregators.NormClipping(bound=0.12, sigma=sigma)]
+        seat = [aggregators.NormClipping(bound=MEDIAN, sigma=sigma)]
         found[f"clip M, noise {sigma:g}, attacked"] = shot(
             clients=[own, *honest], attack=replaced, defences=seat
+        )
+        found[f"clip M, noise {sigma:g}, scaled to M (adaptive)"] = shot(
+            clients=[own, *honest],
+            attack=attacks.TrainAndScale(tail, TAIL_TRAINING, bound=MEDIAN),
+            defences=seat,
         )
         found[f"clip M, noise {sigma:g}, 3 quiet rounds"] = shot(
             clients=[own, *honest], attack=tail, k=0, rounds=3, defences=seat
@@ -156,10 +163,9 @@ def shots(seed: int) -> dict[str, Point]:
     return found
 
 
-def single_shot(quick: bool) -> Iterable[Row]:
+def single_shot(played: Played) -> Iterable[Row]:
     """The backdoor paper's claims, each from the same models close to convergence."""
-    seeds = SEEDS[:1] if quick else SEEDS
-    each = [found for _, found in spread_out(shots, [(seed,) for seed in seeds])]
+    each: Sequence[dict[str, Point]] = played.each
     backdoor = {name: [found[name][0] for found in each] for name in each[0]}
     main_task = {name: [found[name][1] for found in each] for name in each[0]}
     for name in each[0]:
@@ -230,3 +236,5 @@ SHOWN = {
         f"{rule}, {k} of 10, alpha {alpha}" for k, alpha in TEAMS for rule in ("krum", "mean")
     ),
 }
+
+SINGLE_SHOT = Experiment(shots, one_each, single_shot)

@@ -5,12 +5,12 @@ projected gradient descent inside of what a defence lets through, and the same w
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.harness import Row, gain
 from benchmarks.robustness.evading import FEW, TRAINING, Room
-from benchmarks.robustness.workers import SEEDS, between, spread_out
+from benchmarks.robustness.workers import Experiment, Played, between, one_each
 from privfl import aggregators, attacks
 from privfl.attacks import EdgeCase
 
@@ -50,10 +50,9 @@ def tail_rounds(seed: int) -> dict[tuple[str, str], tuple[float, float]]:
     return found
 
 
-def tails(quick: bool) -> Iterable[Row]:
+def tails(played: Played) -> Iterable[Row]:
     """What each defence lets in, of each attack, beside a model that nobody attacked."""
-    seeds = SEEDS[:1] if quick else SEEDS
-    each = [found for _, found in spread_out(tail_rounds, [(seed,) for seed in seeds])]
+    each: Sequence[dict[tuple[str, str], tuple[float, float]]] = played.each
     for rule, lie in each[0]:
         for at, figure in enumerate(("backdoor", "main")):
             values = [found[rule, lie][at] for found in each]
@@ -61,3 +60,6 @@ def tails(quick: bool) -> Iterable[Row]:
             what = f"{figure}, {rule}, {lie}"
             yield gain("tails", NOBODY, what, statistics.mean(values), quiet or 1e-3)
             yield between("tails", what, values)
+
+
+TAILS = Experiment(tail_rounds, one_each, tails)

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from benchmarks.harness import Row, cost, gain
-from benchmarks.robustness.central import train_centrally
-from benchmarks.robustness.workers import SEEDS, between, spread_out
+from benchmarks.robustness.central import glance, train_centrally
+from benchmarks.robustness.workers import Experiment, Played, between, one_each
 from privfl import Federation, attacks
 from privfl.config import AuditConfig
 from privfl.core import Dataset, LocalPlan, Seeds
@@ -106,7 +106,7 @@ class Stage:
             run = Federation(
                 self.model,
                 honest if number else [self.own, *honest],
-                self.split.test,
+                glance(self.split).test,
                 rounds=1,
                 training=HONEST,
                 attackers=liars,
@@ -143,12 +143,11 @@ def word_shots(seed: int) -> dict[str, list[Figures]]:
     return found
 
 
-def words(quick: bool) -> Iterable[Row]:
+def words(played: Played) -> Iterable[Row]:
     """One shot and what is left of it, several backdoors at once, and the norm that a word's
     popularity asks for.
     """
-    seeds = SEEDS[:1] if quick else SEEDS
-    each = [found for _, found in spread_out(word_shots, [(seed,) for seed in seeds])]
+    each: Sequence[dict[str, list[Figures]]] = played.each
 
     def told(name: str, figure: str, after: int = 0) -> list[float]:
         return [found[name][after][figure] for found in each]
@@ -177,3 +176,6 @@ def words(quick: bool) -> Iterable[Row]:
     rising = float(sum(a <= b for a, b in pairwise(norms)))
     what = "figure 8: steps of more backdoors that do not shrink the norm"
     yield gain("words", "goal", what, rising, len(MANY) - 1, target=1.0)
+
+
+WORDS = Experiment(word_shots, one_each, words)

@@ -24,6 +24,7 @@ from privfl.aggregators.fixed_buckets import FixedBuckets
 from privfl.aggregators.fl_detector import FLDetector
 from privfl.aggregators.flame import FLAME
 from privfl.aggregators.flanders import FLANDERS
+from privfl.aggregators.flare import FLARE
 from privfl.aggregators.fltrust import FLTrust
 from privfl.aggregators.flwbc import FLWBC
 from privfl.aggregators.foolsgold import FoolsGold
@@ -74,6 +75,7 @@ __all__ = [
     "FAIR",
     "FLAME",
     "FLANDERS",
+    "FLARE",
     "FLWBC",
     "LASA",
     "MDA",

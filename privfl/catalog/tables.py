@@ -118,6 +118,7 @@ AGGREGATORS: PluggedTable[type[AnyRule]] = PluggedTable(
         "slsgd": aggregators.SLSGD,
         "flame": aggregators.FLAME,
         "freq_fed": aggregators.FreqFed,
+        "flare": aggregators.FLARE,
         "multi_metrics": aggregators.MultiMetrics,
         "rflbat": aggregators.RFLBAT,
         "lasa": aggregators.LASA,

@@ -29,6 +29,9 @@ class Oracle(Enum):
     """(models, context) -> error rates by class at some clients [clients, models, classes]."""
     ACTIVATIONS = "activations"
     """(parameters [d], context) -> mean activations of the last hidden layer at some clients."""
+    FEATURES = "features"
+    """(parameters [d], context) -> what the last layer reads of each of the server's clean samples
+    [s, h]."""
     UNITS = "units"
     """For each unit of the last hidden layer the positions [d] of its parameters."""
     LAST_HIDDEN = "last hidden layer"

@@ -13,6 +13,7 @@ _EVALUATES = {
     Oracle.VOTES,
     Oracle.ERRORS,
     Oracle.ACTIVATIONS,
+    Oracle.FEATURES,
 }
 """What asks for the output of a model of which only the parameters are given."""
 

@@ -30,6 +30,8 @@ from privfl.core import (
 from privfl.engine.attackers import Attacker
 from privfl.training import Workload, evaluate
 
+_OF_ROOT = (Oracle.ROOT, Oracle.LOSS, Oracle.ACCURACY, Oracle.FEATURES)
+"""What takes clean data at the server."""
 EVALUATORS = 10
 """How many clients answer where a defence asks 'the clients' about a model."""
 
@@ -56,7 +58,7 @@ class ServerOracles:
             ConfigError: it needs clean data at the server, and there is none.
             UnsupportedModel: it is about hidden units, and the model has none.
         """
-        if not self.elsewhere and oracle in (Oracle.ROOT, Oracle.LOSS, Oracle.ACCURACY):
+        if not self.elsewhere and oracle in _OF_ROOT:
             self._root()
         match oracle:
             case Oracle.ROOT:
@@ -73,6 +75,9 @@ class ServerOracles:
                 return self.errors
             case Oracle.ACTIVATIONS:
                 return self.activations
+            case Oracle.FEATURES:
+                _weighing(self.workload, "compares models before their last layer")
+                return self.features
             case Oracle.UNITS:
                 return _last_hidden(self.workload)[1]
             case Oracle.LAST_HIDDEN:
@@ -162,6 +167,19 @@ class ServerOracles:
             hook.remove()
         return torch.stack(seen)
 
+    def features(self, parameters: Vector, context: Context) -> Tensor:
+        """What the last layer of a model [d] reads of each sample of the root data [s, h]."""
+        _, layer = _weighing(self.workload, "compares models before their last layer")[-1]
+        seen: list[Tensor] = []
+        hook = layer.register_forward_pre_hook(
+            lambda module, inputs: seen.append(inputs[0].flatten(1))
+        )
+        try:
+            self._evaluate(parameters, self._root())
+        finally:
+            hook.remove()
+        return torch.cat(seen)
+
     def _layer_sizes(self) -> tuple[int, ...]:
         """A layer's weights and biases count together."""
         sizes: dict[str, int] = {}
@@ -199,17 +217,7 @@ def _last_hidden(workload: Workload) -> tuple[nn.Module, list[Tensor]]:
     """The last layer with units before the output, and for each unit the positions [d] of its
     parameters.
     """
-    layers = [
-        (name, layer)
-        for name, layer in workload.model.module.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d)
-    ]
-    if len(layers) < 2:
-        raise UnsupportedModel(
-            "this defence prunes hidden units, and the model has no hidden linear or convolutional"
-            " layer."
-        )
-    name, layer = layers[-2]
+    name, layer = _weighing(workload, "prunes hidden units")[-2]
     units = layer.weight.shape[0]
     positions: list[list[Tensor]] = [[] for _ in range(units)]
     for slot in workload.model.slots:
@@ -217,3 +225,17 @@ def _last_hidden(workload: Workload) -> tuple[nn.Module, list[Tensor]]:
             for unit, part in enumerate(torch.arange(slot.start, slot.stop).view(units, -1)):
                 positions[unit].append(part)
     return layer, [torch.cat(parts) for parts in positions]
+
+
+def _weighing(workload: Workload, does: str) -> list[tuple[str, nn.Linear | nn.Conv2d]]:
+    """The linear and convolutional layers by name, of which one is hidden at least."""
+    layers = [
+        (name, layer)
+        for name, layer in workload.model.module.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d)
+    ]
+    if len(layers) < 2:
+        raise UnsupportedModel(
+            f"this defence {does}, and the model has no hidden linear or convolutional layer."
+        )
+    return layers

@@ -39,7 +39,7 @@ def excluded_from(scenario: Scenario) -> tuple[str, ...]:
     found = [START] if scenario.start is None else []
     found += [BEFORE] if isinstance(scenario.start, Ledger) else []
     found += [*scenario.uncharged, CHOSEN, BESIDE]
-    kept = (Oracle.ROOT, Oracle.LOSS, Oracle.ACCURACY)
+    kept = (Oracle.ROOT, Oracle.LOSS, Oracle.ACCURACY, Oracle.FEATURES)
     needs = [scenario.aggregator.needs, scenario.bound.needs]
     needs += [defence.needs for defence in scenario.defences]
     if any(oracle in kept for each in needs for oracle in each.values()):

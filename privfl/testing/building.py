@@ -179,6 +179,10 @@ def _activations(parameters: Vector, context: Context) -> Tensor:
     return parameters[:2].abs().repeat(3, 1)
 
 
+def _features(parameters: Vector, context: Context) -> Tensor:
+    return torch.outer(torch.tensor([0.5, 1.0, 2.0]).to(parameters), parameters)
+
+
 _ORACLES: Mapping[Oracle, object] = {
     Oracle.ROOT: _root,
     Oracle.LOSS: _loss,
@@ -187,6 +191,7 @@ _ORACLES: Mapping[Oracle, object] = {
     Oracle.VOTES: _votes,
     Oracle.ERRORS: _errors,
     Oracle.ACTIVATIONS: _activations,
+    Oracle.FEATURES: _features,
     Oracle.UNITS: [torch.tensor([0]), torch.tensor([1])],
     Oracle.LAST_HIDDEN: torch.tensor([0, 1]),
     Oracle.LAYER_SIZES: [2, 3],

@@ -55,6 +55,7 @@ def test_a_detector_that_looks_back_finds_noise_and_is_blind_to_a_lie_that_moves
 NOW = {
     "FreqFed": {"aggregator": "freq_fed"},
     "Multi-metrics": {"aggregator": "multi_metrics"},
+    "FLARE": {"aggregator": "flare", "data": {**BASE["data"], "root": 30}},
     "RFLBAT": {"aggregator": "rflbat"},
     "FLANDERS, global": seat("flanders", f=6, forecast="global"),
 }

@@ -13,11 +13,25 @@ import pytest
 import torch
 from scipy.fft import dct
 from sklearn.cluster import HDBSCAN
+from torch import nn
 
 from privfl import Federation
-from privfl.aggregators import FLANDERS, LASA, RFLBAT, FLDetector, FreqFed, MultiMetrics
+from privfl.aggregators import FLANDERS, FLARE, LASA, RFLBAT, FLDetector, FreqFed, MultiMetrics
 from privfl.aggregators.gap import clusters_by_gap, k_means
-from privfl.core import ConfigError, Context, Released, RoundPlan, Rows
+from privfl.core import (
+    ConfigError,
+    Context,
+    FlatModel,
+    Oracle,
+    Released,
+    RoundPlan,
+    Rows,
+    UnsupportedModel,
+    cross_entropy,
+)
+from privfl.data import load
+from privfl.engine.server_oracles import ServerOracles
+from privfl.training import LocalSGD, Workload
 
 Array = Any
 D = 8
@@ -135,6 +149,92 @@ def test_multi_metrics_of_rows_that_agree_or_are_three_takes_one_and_is_finite(X
     found = verdict_of(MultiMetrics(), X)
     assert int(found.kept.sum()) == 1
     assert torch.isfinite(found.suspicion).all()
+
+
+# ---- FLARE
+
+SEEN = np.random.default_rng(9).normal(size=(6, D, 3))
+
+
+def features(parameters: Any, context: Any) -> Any:
+    """What a model of one hidden layer makes of six samples."""
+    return torch.from_numpy(np.tanh(SEEN.transpose(0, 2, 1) @ np.asarray(parameters)))
+
+
+def flare(X: Array, tau: float) -> tuple[Array, Array]:
+    n, s = len(X), len(SEEN)
+    here = np.asarray(features(PARAMETERS, None))
+    pairs = itertools.combinations(range(s), 2)
+    apart = sorted(((here[a] - here[b]) ** 2).sum() for a, b in pairs)
+    width = apart[(len(apart) - 1) // 2]
+    seen = [np.asarray(features(PARAMETERS + x, None)) for x in X]
+
+    def kernel(x: Array, y: Array) -> float:
+        return math.exp(-((x - y) ** 2).sum() / width)
+
+    def discrepancy(F: Array, G: Array) -> float:
+        within = sum(
+            kernel(H[a], H[b]) for H in (F, G) for a in range(s) for b in range(s) if a != b
+        ) / (s * (s - 1))
+        return max(0.0, within - 2 * sum(kernel(f, g) for f in F for g in G) / s**2)
+
+    votes, most = np.zeros(n), n // 2 - 1
+    for i in range(n):
+        others = {j: discrepancy(seen[i], seen[j]) for j in range(n) if j != i}
+        last = sorted(others.values())[most - 1] if most > 0 else -1.0
+        for j, far in others.items():
+            votes[j] += far <= last + 1e-12
+    trust = np.exp(votes / (tau * votes.mean())) if most > 0 else np.ones(n)
+    return n - votes, trust / trust.sum()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3, 4, 6])
+@pytest.mark.parametrize("tau", [1.0, 0.2])
+def test_flare_trusts_whom_half_of_the_others_see_as_their_nearest(seed: int, tau: float) -> None:
+    X = crowd(seed)
+    found = verdict_of(FLARE(features, tau=tau), X)
+    suspicion, trust = flare(X, tau)
+    most = np.median(norms(X))
+    cut = [x * min(1, most / max(np.linalg.norm(x), 1e-300)) for x in X]
+    np.testing.assert_allclose(found.suspicion.numpy(), suspicion)
+    np.testing.assert_allclose(found.out.numpy(), trust @ np.array(cut), atol=1e-9)
+    assert bool(found.kept.all())
+
+
+def test_flare_reads_what_the_last_layer_reads_of_the_servers_own_samples() -> None:
+    split = load("digits")
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.Dropout(), nn.ReLU(), nn.Flatten(), nn.Linear(72, 10)
+    )
+    model, root = FlatModel(net), split.train.take(range(7))
+    made = ServerOracles(Workload(model, cross_entropy, LocalSGD(), split.train), {}, root)
+    ask: Any = made.of(Oracle.FEATURES)
+    here, there = model.read(), torch.linspace(-1, 1, model.d)
+    seen = ask(there, context())
+    assert net.training
+    model.write(there)
+    with torch.no_grad():
+        assert torch.equal(seen, net[2:4](net[0](root.x)))
+    assert not torch.equal(ask(here, context()), seen)
+    one_layer = FlatModel(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    flat = Workload(one_layer, cross_entropy, LocalSGD(), split.train)
+    with pytest.raises(UnsupportedModel, match="compares models before their last layer"):
+        ServerOracles(flat, {}, root).of(Oracle.FEATURES)
+
+
+def test_flare_drops_a_model_whose_features_are_not_finite_and_refuses_a_single_sample() -> None:
+    def broken(parameters: Any, context: Any) -> Any:
+        seen = features(parameters, context)
+        return seen * torch.inf if float(parameters.norm()) > 30 else seen
+
+    X = crowd(0)
+    assert [np.linalg.norm(PARAMETERS + x) > 30 for x in X] == [i == 3 for i in range(15)]
+    found = verdict_of(FLARE(broken), X)
+    assert found.kept.tolist() == [i != 3 for i in range(15)]
+    assert found.suspicion[3] == torch.inf
+    assert torch.isfinite(found.out).all()
+    with pytest.raises(ConfigError, match=r"it holds 1: raise data\.root"):
+        verdict_of(FLARE(lambda parameters, context: features(parameters, context)[:1]), X)
 
 
 # ---- RFLBAT
@@ -459,6 +559,7 @@ def test_flanders_remembers_by_name_under_sampling_and_drops_what_is_not_finite(
 
 RULES = {
     "FreqFed": FreqFed(),
+    "FLARE": FLARE(features),
     "MultiMetrics": MultiMetrics(),
     "RFLBAT": RFLBAT(),
     "LASA": LASA(LAYERS),

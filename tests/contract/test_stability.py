@@ -51,6 +51,7 @@ ORACLES: dict[Oracle, Any] = {
     Oracle.LOSS: lambda parameters, context: float((parameters[0] - 2).square()),
     Oracle.LOSSES: lambda rows, context: 1.0 + torch.arange(rows.n),
     Oracle.VOTES: lambda rows, context: torch.ones(rows.n, rows.n, dtype=torch.bool),
+    Oracle.FEATURES: lambda parameters, context: torch.outer(torch.arange(1.0, 4), parameters),
     Oracle.LAYER_SIZES: [3, 1],
 }
 SETTINGS: dict[str, list[dict[str, Any]]] = {

@@ -90,6 +90,7 @@ def nobody_trains(monkeypatch):
         ),
         ({"aggregator": "zeno"}, "data.root"),
         ({"aggregator": "fltrust"}, "data.root"),
+        ({"aggregator": "flare"}, "data.root"),
     ],
 )
 def test_a_rule_that_cannot_do_its_work_is_refused_before_training(nobody_trains, parts, words):

@@ -1,0 +1,70 @@
+"""Experiments whose runs are dealt out to processes: `benchmarks.robustness.workers`."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import operator
+import signal
+import time
+
+import pytest
+
+from benchmarks.harness import gain
+from benchmarks.robustness.workers import Experiment, main
+
+
+def quotients(case, *jobs):
+    """An experiment that divides; a row a run."""
+    return Experiment(
+        operator.truediv,
+        lambda seeds: jobs,
+        lambda played: [
+            gain(case, "itself", f"{a} / {b}", found, found) for (a, b), found in played.runs
+        ],
+    )
+
+
+def test_rows_come_in_order_and_alone_and_a_failed_run_is_named(capsys):
+    experiments = {
+        "slow": Experiment(
+            time.sleep, lambda seeds: [(0.3,)], lambda played: [gain("slow", "", "", 1.0, 1.0)]
+        ),
+        "broken": quotients("broken", (5, 4), (1, 0)),
+        "fine": quotients("fine", (9, 2), (3, 2), (1, 8)),
+    }
+    with pytest.raises(SystemExit) as ended:
+        main(experiments, ["--json", "--jobs", "2"])
+    out, err = capsys.readouterr()
+    assert [(row["case"], row["ours"]) for row in map(json.loads, out.splitlines())] == [
+        ("slow", 1.0),
+        ("fine", 4.5),
+        ("fine", 1.5),
+        ("fine", 0.125),
+    ]
+    assert ended.value.code == 1
+    assert "in the run (1, 0)" in err
+    assert err.endswith("robustness: failed: broken\n")
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(
+    ("number", "how"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_signal_leaves_no_process_behind(number, how, capsys):
+    at_work = []
+
+    def stopped(played):
+        at_work.extend(multiprocessing.active_children())
+        signal.raise_signal(number)
+        return []
+
+    experiments = {
+        "first": Experiment(operator.neg, lambda seeds: [(1,)], stopped),
+        "endless": Experiment(time.sleep, lambda seeds: [(60,)], lambda played: []),
+    }
+    with pytest.raises(how):
+        main(experiments, ["--jobs", "1"])
+    assert [one.exitcode for one in at_work] == [-signal.SIGKILL]  # amid its sleep
+    assert multiprocessing.active_children() == []
+    assert "endless ..." not in capsys.readouterr().err
