@@ -59,10 +59,10 @@ def attack_representatives(
 
     The adversary has half of the auxiliary samples, and the other half trains the classifier. A
     client's generator is for a class that it lacks, so its adversary has no samples of that class;
-    where one of its clients holds some, the question is none. Blind is the better of two: the mean
-    of the adversary's samples (of the class, where it has some), and what the same client's
-    generator makes of the model before the first round, which has seen nobody's data. Nearness to
-    members is held against the nearness of the first of these.
+    where one of its clients holds some, the question is none. Blind is the best of three: the mean
+    of the adversary's samples (of the class, where it has some), what the same client's generator
+    makes of the model before the first round, which has seen nobody's data, and one in the number
+    of classes. Nearness to members is held against the nearness of the first of these.
 
     An active `ClientGAN` trains among the clients, in a run of its own through the same channel,
     in the place of every client of its adversary's.
@@ -180,7 +180,7 @@ def _scored(
     of_class = held.x[held.y == wanted]
     guess = (of_class if len(of_class) else held.x).mean(dim=0)
     told = class_likeness(found, wanted, members, others, guess, judge, _peak(knows, real))
-    blind = told.blind_right
+    blind = max(told.blind_right, 1 / pool.classes)
     if isinstance(attack, ClientGAN):
         untold = [replace(view, before=views[0].before, after=views[0].before) for view in views]
         twin = attack.run(untold, knows)
