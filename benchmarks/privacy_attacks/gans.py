@@ -13,6 +13,7 @@ from torch.nn import functional
 from benchmarks.harness import Row, gain, say
 from benchmarks.privacy_attacks.runs import mean
 from privfl import Federation
+from privfl.aggregators import Mean
 from privfl.attacks import ClientGAN, Knowledge, Representatives, Result, ServerGAN
 from privfl.audit.games import isolated
 from privfl.audit.representatives import ClassLikeness, class_likeness
@@ -114,7 +115,11 @@ def client_gan_noise(quick: bool) -> Iterable[Row]:
     settings: Settings = {
         f"active, noise multiplier {multiplier:g}": (
             True,
-            {"bound": Clip(l2=2.0), "mechanism": Gaussian(noise_multiplier=multiplier)},
+            {
+                "bound": Clip(l2=2.0),
+                "mechanism": Gaussian(noise_multiplier=multiplier),
+                "aggregator": Mean(weighted=False),
+            },
         )
         for multiplier in MULTIPLIERS
     }
