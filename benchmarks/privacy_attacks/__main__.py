@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.harness import Case, main
 from benchmarks.privacy_attacks.black_box import black_box
 from benchmarks.privacy_attacks.federated import federated
-from benchmarks.privacy_attacks.gans import client_gan, server_gan
+from benchmarks.privacy_attacks.gans import client_gan, client_gan_noise, server_gan
 from benchmarks.privacy_attacks.honest import honest
 from benchmarks.privacy_attacks.membership import stream, writers
 from benchmarks.privacy_attacks.noise import noise
@@ -19,7 +19,7 @@ from benchmarks.privacy_attacks.reconstruction import (
     spear,
 )
 from benchmarks.privacy_attacks.shadows import shadows
-from benchmarks.privacy_attacks.statistics import counted, inverted
+from benchmarks.privacy_attacks.statistics import counted, deeper, inverted
 from benchmarks.privacy_attacks.tables import tables
 from benchmarks.privacy_attacks.text import dager, lamp
 from benchmarks.privacy_attacks.trajectory import trajectory
@@ -44,10 +44,12 @@ CASES: dict[str, Case] = {
     "noise": noise,
     "batch_norm": inverted,
     "batch_norm_labels": counted,
+    "batch_norm_resnet": deeper,
     "dager": dager,
     "lamp": lamp,
     "tables": tables,
     "client_gan": client_gan,
+    "client_gan_noise": client_gan_noise,
     "server_gan": server_gan,
 }
 

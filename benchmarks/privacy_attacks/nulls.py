@@ -15,7 +15,10 @@ from benchmarks.harness import Row, gain
 from privfl import Federation
 from privfl.attacks import (
     DAGER,
+    LAMP,
+    SPEAR,
     BlackBoxProperty,
+    ClientGAN,
     ClientPresence,
     FedMIA,
     Forward,
@@ -26,6 +29,7 @@ from privfl.attacks import (
     LinearLeakage,
     LossThreshold,
     PropertyInference,
+    ServerGAN,
     StatisticCounts,
     TabLeak,
     UpdateMembership,
@@ -38,6 +42,7 @@ from privfl.audit.games import (
     attack_presence,
     attack_probe,
     attack_property,
+    attack_representatives,
     attack_stream,
     attack_text,
 )
@@ -69,7 +74,16 @@ STATISTICS = (
     GradInversion(iterations=5, seeds=1),
 )
 TABLES = (TabLeak(iterations=10, restarts=1),)
-TEXT = (DAGER(rehearsals=1),)
+TEXT = (
+    DAGER(rehearsals=1),
+    LAMP(iterations=4, turns=2, swaps=4, starts=4),
+)
+BATCHES = (SPEAR(),)
+WANTED, LACKS = 3, 0
+GENERATORS = (
+    ClientGAN(wanted=WANTED, labelled=LACKS, active=False, steps=10),
+    ServerGAN(wanted=WANTED, target="sum", steps=10),
+)
 LENGTH, TOKENS = 6, 20
 
 
@@ -99,6 +113,9 @@ def _setting(family: str, seed: int) -> _Setting:
         net = initialised(mlp, tuple(rows.x.shape[1:]), rows.classes, seed=seed, hidden=(16,))
         return _Setting(rows, net, FedSGD(lr=0.1))
     digits = load("digits").train
+    if family == "batches":
+        net = initialised(mlp, (1, 8, 8), 10, seed=seed, hidden=(32,))
+        return _Setting(digits, net, FedSGD(lr=0.1))
     if family == "statistics":
 
         def build(shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -140,7 +157,11 @@ def federation(
     inside = each[:, 1].reshape(-1)
     outside = each[:, 2].reshape(-1)
     whose = torch.arange(CLIENTS).repeat_interleave(EACH)
-    auxiliary = data.take(order[3 * CLIENTS * EACH :][:200])
+    spare = order[3 * CLIENTS * EACH :]
+    auxiliary = data.take(spare[: 400 if family == "representatives" else 200])
+    if family == "representatives":  # of a class that nobody trains on
+        lacking = spare[400:][data.y[spare[400:]] != WANTED]
+        trained = {k: lacking[k * EACH : (k + 1) * EACH] for k in range(CLIENTS)}
     ground = Ground(
         {k: each[k, 1] for k in range(CLIENTS)},
         torch.arange(2 * len(inside)) < len(inside),
@@ -210,8 +231,20 @@ def found(seed: int, families: Iterable[str], alpha: float | None = None) -> dic
             attack_property(
                 notes, "null", played, ["server"], PROPERTY, knows, ground, seed, share=0.0
             )
+        elif family == "representatives":
+            run = rehearse(played, played.scenario.clients, 2)
+            played.scenario.workload.model.write(start)
+            attack_representatives(
+                notes, "null", played, run, ["server"], GENERATORS, knows, ground, None
+            )
+            for one in notes.findings:
+                if one.value is not None and one.baseline is not None:
+                    holds[f"{one.attack}, members"] = one.rates["auc"].holds(0.5)
+                    above = one.value.low > one.baseline.value
+                    holds[f"{one.attack}, the class is not above blind"] = not above
+            continue
         else:
-            size = 4 if family == "statistics" else 1
+            size = {"statistics": 4, "batches": 3}.get(family, 1)
             few = {k: index[:size] for k, index in played.scenario.clients.items()}
             claimed = {k: index[:size] for k, index in ground.members.items()}
             run = rehearse(played, few, 1)
@@ -222,7 +255,9 @@ def found(seed: int, families: Iterable[str], alpha: float | None = None) -> dic
                     if one.value is not None and one.control is not None:
                         holds[one.attack] = one.value.holds(one.control.value)
                 continue
-            probe = {"statistics": STATISTICS, "tables": TABLES}.get(family, PROBE)
+            probe = {"statistics": STATISTICS, "tables": TABLES, "batches": BATCHES}.get(
+                family, PROBE
+            )
             attack_probe(notes, "null", run, ["server"], probe, knows, truth, None)
         for one in notes.findings:
             gap = next((one.rates[name] for name in one.rates if name.startswith("gap")), None)
@@ -245,11 +280,14 @@ def nulls(quick: bool) -> Iterable[Row]:
         ("statistics", None),
         ("tables", None),
         ("text", None),
+        ("batches", None),
+        ("representatives", None),
     ):
         runs = [found(seed, [family], alpha) for seed in range(20 if quick else 200)]
-        for name in runs[0]:
-            share = sum(run[name] for run in runs) / len(runs)
+        for name in dict.fromkeys(name for run in runs for name in run):
+            told = [run[name] for run in runs if name in run]  # others had no answer
+            share = sum(told) / len(told)
             kind = family if alpha is None else f"{family}, labels by Dirichlet {alpha}"
-            case = f"{kind}: {name}, {len(runs)} null runs"
+            case = f"{kind}: {name}, {len(told)} null runs"
             yield gain(case, "at least .90", "share of intervals", share, 0.9, 1.0)
             yield gain(case, "at most .98", "share of intervals", 0.98, share, 1.0)

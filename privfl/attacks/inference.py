@@ -113,10 +113,13 @@ class Targeted(Inference):
         knows = knowledge or Knowledge()
         try:
             rows = readable(view)
-            attack = self.prepared((view,), knows)
+            shown = replace(view, opened={**view.opened, "delta": rows})
+            fit = rows.values.isfinite().all(dim=1).nonzero().flatten().tolist()
+            # one client's row that is not finite must not keep the others' from being attacked
+            first = view if not fit or fit[0] == 0 else single_row(shown, fit[0])
+            attack = self.prepared((first,), knows)
         except (NotVisible, Lacking):
             return self.run(view, knows)
-        shown = replace(view, opened={**view.opened, "delta": rows})
         whose = contributors(shown)
         step = 1 if most is None else max(1, -(-rows.n // most))
         answers = [
@@ -176,7 +179,37 @@ def observe(
 
     Raises:
         NotVisible: the view shows no such contribution.
+        Lacking: the recipe is not known, or the contribution or the model that it changes is not
+            finite.
     """
+    seen = _read(view, knowledge, target, client)
+    whose = "the sum" if target == "sum" else "a row"
+    told = whose if seen.client is None else f"client {seen.client}"
+    for name, values in (
+        ("update", seen.delta),
+        ("model", seen.base),
+        ("change of running statistics", seen.buffers),
+    ):
+        if values is not None:
+            finite(values, f"the {name} of {told}", view)
+    return seen
+
+
+def finite(values: torch.Tensor, what: str, view: View) -> None:
+    """Refuse what is not finite.
+
+    Raises:
+        Lacking: some entry is not.
+    """
+    if not bool(values.isfinite().all()):
+        raise Lacking(
+            f"{what} in round {view.plan.number} is not finite, as after a training that diverged,"
+            " and nothing is read off it."
+        )
+
+
+def _read(view: View, knowledge: Knowledge, target: Target, client: ClientId | None) -> Observed:
+    """What `observe` hands out, whatever its numbers are."""
     forward = recipe(view, knowledge)
     if target == "sum":
         total = summed(view)

@@ -13,7 +13,9 @@ from scipy.stats import fisher_exact, norm
 from privfl.audit.findings import LUCK, Finding
 from privfl.audit.score import Figure
 
-Asset: TypeAlias = Literal["samples", "membership", "properties", "labels", "text", "presence"]
+Asset: TypeAlias = Literal[
+    "samples", "membership", "properties", "labels", "text", "presence", "representatives"
+]
 ASSETS: tuple[Asset, ...] = get_args(Asset)
 QUESTIONS: Mapping[Asset, str] = {
     "samples": "can a client's samples be reconstructed?",
@@ -22,6 +24,7 @@ QUESTIONS: Mapping[Asset, str] = {
     "labels": "can it be told which labels a client holds?",
     "text": "can it be told which words a client typed?",
     "presence": "can it be told whether a client's data are in the model?",
+    "representatives": "can it be told what a class of the clients' samples looks like?",
 }
 METRICS: Mapping[Asset, tuple[str, ...]] = {
     "samples": ("recognised", "fields", "psnr"),
@@ -30,11 +33,12 @@ METRICS: Mapping[Asset, tuple[str, ...]] = {
     "labels": ("right",),
     "text": ("right", "whole"),
     "presence": ("auc",),
+    "representatives": ("right", "auc"),
 }
 """The figures of each asset: the share of samples that are recognised, of a table the share of
 fields that are right, and the mean PSNR in dB; true positives at 1 % and .1 % false ones and the
-area under the ROC curve; the share of labels or tokens that are right, and of sequences of tokens
-that are whole.
+area under the ROC curve; the share of labels or tokens that are right (of representatives, the
+share that another classifier takes for the class), and of sequences of tokens that are whole.
 """
 _MAIN: Mapping[Asset, str] = {
     "samples": "psnr",
@@ -43,7 +47,10 @@ _MAIN: Mapping[Asset, str] = {
     "labels": "right",
     "text": "right",
     "presence": "auc",
+    "representatives": "right",
 }
+REPRESENTATIVES = "share of representatives"
+"""The metric of findings about what a class looks like."""
 CHANCE: Mapping[str, float] = {"tpr_at_.01": 0.01, "tpr_at_.001": 0.001}
 """What somebody has who saw nothing, where it does not depend on the data."""
 
@@ -59,7 +66,7 @@ def asset_of(finding: Finding) -> Asset:
             return "text"
         return "labels" if finding.metric == "share of labels" else "samples"
     if finding.family == "property":
-        return "properties"
+        return "representatives" if finding.metric == REPRESENTATIVES else "properties"
     return "presence" if finding.metric == "AUC of clients" else "membership"
 
 

@@ -11,6 +11,7 @@ from privfl.attacks import (
     LAMP,
     SPEAR,
     BlackBoxProperty,
+    ClientGAN,
     ClientPresence,
     EmbeddingLeakage,
     FedMIA,
@@ -31,7 +32,7 @@ from privfl.attacks import (
     UpdateMembership,
 )
 from privfl.audit.games.property import MIRRORED
-from privfl.catalog import INFERENCE, build
+from privfl.catalog import ATTACKS, INFERENCE, build
 from privfl.core import ConfigError
 
 Effort: TypeAlias = Literal["low", "default", "high"]
@@ -44,7 +45,8 @@ class Attacks:
     ``probe`` looks at one round in which each client holds few samples, ``text`` at the same round
     of clients who hold text, ``properties`` at a run in which half of the clients hold mirrored
     images, ``stream`` at all rounds, ``presence`` at runs
-    that some clients' data are no part of. ``active``: a server also pushes models of its own
+    that some clients' data are no part of; ``representatives`` are generators that look at all
+    rounds, or take part in a run of their own. ``active``: a server also pushes models of its own
     (`privfl.attacks.GradientAscent`).
     """
 
@@ -54,6 +56,7 @@ class Attacks:
     stream: tuple[Inference, ...] = ()
     active: bool = False
     presence: tuple[Inference, ...] = ()
+    representatives: tuple[ClientGAN | ServerGAN, ...] = ()
 
 
 def attacks_of(effort: Effort) -> Attacks:
@@ -131,7 +134,6 @@ def on_tables(effort: Effort) -> tuple[Inference, ...]:
 _UNSCORED: tuple[type[Inference], ...] = (
     GradientDisaggregation,
     SelectionProfile,
-    ServerGAN,
     SubjectMembership,
 )
 """Attacks whose claims no game of the audit scores."""
@@ -151,8 +153,10 @@ def named_attacks(parts: Sequence[Mapping[str, Any]]) -> Attacks:
     properties: list[Inference] = []
     stream: list[Inference] = []
     presence: list[Inference] = []
+    representatives: list[ClientGAN | ServerGAN] = []
     for part in parts:
-        attack = build("audit.attacks", INFERENCE, part)
+        table = ATTACKS if part.get("name") == "client_gan" else INFERENCE
+        attack = build("audit.attacks", table, part)
         if isinstance(attack, _UNSCORED):
             raise ConfigError(
                 f"audit.attacks: '{part['name']}' is scored by no game of the audit: run it on a"
@@ -162,6 +166,8 @@ def named_attacks(parts: Sequence[Mapping[str, Any]]) -> Attacks:
             text.append(attack)
         elif isinstance(attack, ClientPresence):
             presence.append(attack)
+        elif isinstance(attack, ClientGAN | ServerGAN):
+            representatives.append(attack)
         elif attack.family == "inversion":
             probe.append(attack)
         elif attack.family == "property":
@@ -174,4 +180,5 @@ def named_attacks(parts: Sequence[Mapping[str, Any]]) -> Attacks:
         tuple(properties),
         tuple(stream),
         presence=tuple(presence),
+        representatives=tuple(representatives),
     )

@@ -27,11 +27,14 @@ def remedy(asset: Asset, adversary: str, who: ThreatModel | None, claimed: bool)
     >>> remedy("samples", "server", ThreatModel("A", "rows"), claimed=False)
     'hide single updates, as channel: secagg does (with bound: clip)'
     """
-    noise = _CLIENT_NOISE if asset in ("properties", "presence") else _NOISE
+    of_clients = asset in ("properties", "presence", "representatives")
+    noise = _CLIENT_NOISE if of_clients else _NOISE
     hide = _HIDE if asset in ("samples", "text") else f"{_HIDE}; a sum still tells, so then {noise}"
     if who is None:
         return hide
     parties = Adversary.parse(adversary).parties
+    if asset == "representatives":  # they are made of released models, whatever else is seen
+        return _MORE_NOISE if claimed else noise
     if who.sees in ("rows", "rows without names"):
         if "key_holder" in parties:
             return _SHARED_KEY

@@ -22,6 +22,7 @@ from privfl.audit.games import (
     attack_presence,
     attack_probe,
     attack_property,
+    attack_representatives,
     attack_stream,
     attack_text,
     tell,
@@ -189,6 +190,20 @@ def audit(
             pool = replace(knows, candidates=ground.pool)
             work.model.write(start)
             models += attack_actively(notes, layer, federation, run, pool, ground, progress)
+        if chosen.representatives:
+            notes.told.clear()
+            work.model.write(start)
+            attack_representatives(
+                notes,
+                layer,
+                federation,
+                run,
+                asked,
+                chosen.representatives,
+                knows,
+                ground,
+                progress,
+            )
         if lies is not None and not notes.late:
             tell(progress, f"{layer}: liars")
             told_by_liars += told_lies(layer, scenario, run, lies)

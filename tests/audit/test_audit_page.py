@@ -87,6 +87,7 @@ def test_every_layer_has_one_line_for_each_asset_and_says_its_verdict_in_the_wor
     assert len(tags.all("section", **{"class": "card"})) == 2
     lines = [attrs for tag, attrs, _ in tags.tags if tag == "div" and "data-asset" in attrs]
     assets = ["samples", "membership", "properties", "labels", "text", "presence"]
+    assets.append("representatives")
     assert [line["data-asset"] for line in lines] == assets * 2
     allowed = {"leaks", "not found", "not applicable", "not asked"}
     assert {line["data-verdict"] for line in lines} <= allowed

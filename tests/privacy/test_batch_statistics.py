@@ -239,3 +239,16 @@ def test_networks_that_train_on_no_sample_alone_are_probed_with_two():
     report = audit(fed, adversaries=["server"], effort="low", presence=(), lies=None)
     assert "2 under" in report.about["probe"]
     assert report.findings
+
+
+def test_descents_begin_at_own_samples_of_the_label_where_they_are_told_to():
+    view = federation(module=shallow()).run().view("server", 0)
+    own = DIGITS.test.take(range(60))
+    near = GradInversion(iterations=1, seeds=1, start="own", lr=1e-6)
+    knows = Knowledge(labels=CLIENTS[0].y, auxiliary=own)
+    far = replace(near, start="noise")
+    wanted = torch.stack([own.x[own.y == label].mean(dim=0) for label in CLIENTS[0].y])
+    off = [float((one.run(view, knows).samples - wanted).norm()) for one in (near, far)]
+    assert off[0] < off[1] / 3
+    lacks = near.run(view, Knowledge(labels=CLIENTS[0].y))
+    assert "auxiliary samples" in lacks.reason

@@ -18,8 +18,10 @@ from privfl.attacks import (
     Reconstruction,
     ServerGAN,
 )
-from privfl.audit import named_attacks
+from privfl.audit import audit, card, named_attacks
 from privfl.audit.games import isolated
+from privfl.audit.gates import Limit, over
+from privfl.audit.record import record
 from privfl.audit.representatives import class_likeness
 from privfl.config import AuditConfig
 from privfl.core import ConfigError, Dataset, LocalPlan
@@ -231,6 +233,57 @@ def test_an_isolated_client_goes_on_from_its_own_model_and_is_refused_in_a_sum(c
     assert summed[1].total.count == 2
 
 
-def test_an_audit_scores_none_of_it_as_samples():
-    with pytest.raises(ConfigError, match="scored by no game"):
-        named_attacks([{"name": "server_gan", "wanted": 1}])
+CHEAP = {"steps": 3, "samples": 8}
+GENERATORS = [
+    {"name": "client_gan", "wanted": WANTED, "labelled": FAKE, **CHEAP},
+    {"name": "client_gan", "wanted": WANTED, "labelled": FAKE, "active": False, **CHEAP},
+    {"name": "client_gan", "wanted": 5, "labelled": FAKE, "active": False, **CHEAP},
+    {"name": "server_gan", "wanted": WANTED, "target": "sum", **CHEAP},
+]
+
+
+@pytest.fixture(scope="module")
+def report(clients, digits):
+    """Generators of a client who lacks the class and of a server, in an audit."""
+    rest = part(digits, slice(900, 1300))
+    made = federation(clients, 2).with_scenario(replace(federation(clients, 2).scenario, test=rest))
+    attacks = named_attacks(GENERATORS)
+    return audit(made, adversaries=["client(2)", "server"], attacks=attacks, lies=None)
+
+
+def findings_of(report, who):
+    return [one for one in report.findings if one.adversary == who]
+
+
+def test_an_audit_asks_what_a_class_looks_like_and_scores_none_of_it_as_samples(report):
+    (line,) = [line for line in card(report) if line.asset == "representatives"]
+    assert set(line.figures) == {"right", "auc"}
+    assert set(line.blind) == {"right", "auc"}
+    others = [line for line in card(report) if line.asset != "representatives"]
+    assert {line.verdict for line in others} <= {"not asked", "not applicable"}
+    active, passive, own, _ = findings_of(report, "client(2)")
+    assert (active.active, passive.active) == (True, False)
+    assert active.value is not None
+    assert "itself, so what they look like is no secret" in own.undone
+
+
+def test_a_generator_of_clients_is_not_asked_of_who_has_no_client(report):
+    active, passive, _, server = findings_of(report, "server")
+    assert "ask a client(0), or set active: false" in active.undone
+    assert passive.baseline is not None
+    assert server.baseline.value == 1.0  # it has samples of the class, whose mean is taken for it
+    assert server.verdict == "not found"
+
+
+def test_a_gate_of_representatives_is_not_green_where_somebody_was_not_measured(report):
+    told = over(record(report), Limit.parse("representatives.right=.99"))
+    assert told.light == "inconclusive"
+    assert over(record(report), Limit.parse("representatives.auc=.0")).light == "red"
+
+
+def test_classes_that_the_data_lack_are_named_by_the_audit(clients, digits):
+    odd = named_attacks([{"name": "client_gan", "wanted": 12, "labelled": 0, **CHEAP}])
+    rest = part(digits, slice(900, 1300))
+    made = federation(clients, 1).with_scenario(replace(federation(clients, 1).scenario, test=rest))
+    (finding,) = audit(made, adversaries=["client(2)"], attacks=odd, lies=None).findings
+    assert "there are 11 classes" in finding.undone

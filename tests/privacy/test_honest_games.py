@@ -18,8 +18,9 @@ from privfl.attacks import (
     UpdateMembership,
 )
 from privfl.audit import audit
+from privfl.audit.games import Truth
 from privfl.audit.games.membership import label_guesses, questions
-from privfl.audit.rehearsal import divide
+from privfl.audit.rehearsal import Ground, divide
 from privfl.audit.score import membership
 from privfl.core import Rows
 from privfl.data import load
@@ -229,3 +230,26 @@ def test_a_filter_that_knows_the_noise_beats_the_cosine():
         for statistic in ("whitened", "cosine")
     )
     assert aware > plain + 0.05
+
+
+def test_decoys_that_a_gap_is_measured_by_are_no_two_clients_alike():
+    """A mean over samples that all clients share errs alike for all, which no interval sees."""
+    data = load("digits").train
+    clients = {k: torch.arange(20 * k, 20 * k + 20) for k in range(3)}
+    whose = torch.arange(3).repeat_interleave(3)
+    pool, own = data.take(range(200, 209)), data.take(range(300, 360))
+    ground = Ground(clients, torch.zeros(9, dtype=torch.bool), whose, pool, own)
+    truth = Truth({k: index[:2] for k, index in clients.items()}, data, ground)
+    draws = truth.apart([0])
+    assert draws == (3 + 20) // 2
+    seen = [
+        {
+            tuple(one)
+            for draw in range(draws)
+            for one in truth.decoys([k], draw).x.flatten(1).tolist()
+        }
+        for k in clients
+    ]
+    assert [len(one) for one in seen] == [22, 22, 22]
+    assert len(set.union(*seen)) == 66
+    assert all(truth.decoys([k], 40).n == 2 for k in clients)

@@ -24,6 +24,7 @@ from privfl.attacks import (
     ShadowMembership,
     UpdateMembership,
 )
+from privfl.attacks.inversion.simulate import Simulator
 from privfl.audit import Shadows
 from privfl.config import AuditConfig
 from privfl.core import Dataset, LocalPlan, Rows
@@ -343,3 +344,22 @@ def test_rmia_by_sorting_is_the_papers_count_of_pairs(offline):
         [sum(ratio[j] >= ratio[i] for i in range(n, n + z)) / z for j in range(n)]
     )
     assert torch.allclose(_rmia(target, margins, inside, n, offline=offline), counted, atol=1e-5)
+
+
+@pytest.mark.parametrize("l2", [float("inf"), 0.05])
+@pytest.mark.parametrize("more", [{}, {"momentum": 0.9, "nesterov": True}, {"prox": 0.1}])
+def test_clients_simulated_at_once_move_the_model_as_one_by_one(l2, more):
+    """Values and slopes with respect to the samples, through two steps, a clip and the mean."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+    before = nn.utils.parameters_to_vector(net.parameters()).detach()
+    forward = Forward(net, cross_entropy, (6,), 3, lr=0.3, batch_size=1, l2=l2, **more)
+    x, y = torch.randn(6, 6, requires_grad=True), torch.arange(6) % 3
+    three, alone = (Simulator(forward, before, clients=n) for n in (3, 1))
+    together = three.update(x, y)
+    each = [alone.update(x[at : at + 2], y[at : at + 2]) for at in (0, 2, 4)]
+    apart = torch.stack(each).mean(dim=0)
+    assert torch.allclose(together, apart, atol=1e-7)
+    slopes = [torch.autograd.grad(one.square().sum(), x)[0] for one in (together, apart)]
+    assert float(slopes[1].norm()) > 0
+    assert torch.allclose(*slopes, atol=1e-6)

@@ -5,13 +5,22 @@ several seeds that agree.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from privfl.attacks.inference import Family, Lacking, Observed, Target, Targeted, observe, recipe
+from privfl.attacks.inference import (
+    Family,
+    Lacking,
+    Observed,
+    Target,
+    Targeted,
+    auxiliary,
+    observe,
+    recipe,
+)
 from privfl.attacks.inversion.batch_size import sizes, tried
 from privfl.attacks.inversion.labels import labels
 from privfl.attacks.inversion.matching import TVS, Problem, _start, problem, total_variation
@@ -47,6 +56,8 @@ class GradInversion(Targeted):
 
     Args:
         statistics: weight of that distance.
+        start: "noise", as in the paper, or "own": the mean of the adversary's own samples of each
+            label, with a tenth of that noise.
         tune: choose ``statistics`` of `STATISTICS`, then ``tv``, before the target is looked at, on
             updates that the adversary makes of its auxiliary samples (by one seed).
 
@@ -63,6 +74,7 @@ class GradInversion(Targeted):
     statistics: float = 0.1
     group: float = 0.01
     seeds: int = 3
+    start: Literal["noise", "own"] = "noise"
     target: Target = "client"
     client: ClientId | None = None
     tune: bool = False
@@ -116,7 +128,8 @@ class GradInversion(Targeted):
         )
         given = _Given.of(observed, forward, posed)
         rng = knowledge.generator(6)
-        xs = [_start(posed, rng).requires_grad_() for _ in range(self.seeds)]
+        first = self._first(posed, knowledge)
+        xs = [_near(first, _start(posed, rng)).requires_grad_() for _ in range(self.seeds)]
         reach = float((posed.high - posed.low).mean())
         adam = torch.optim.Adam(xs, lr=self.lr * reach)
         found, least = xs[0].detach().clone(), float("inf")
@@ -144,6 +157,19 @@ class GradInversion(Targeted):
         who = observed.view.adversary
         return Reconstruction(type(self).__name__, who, found, posed.labels, least, notes=notes)
 
+    def _first(self, posed: Problem, knowledge: Knowledge) -> Tensor | None:
+        """The mean of own samples of each label (of all, where there are none of it) [n, ...]; None
+        where descents begin at noise.
+
+        Raises:
+            Lacking: there are no own samples.
+        """
+        if self.start == "noise":
+            return None
+        held = auxiliary(knowledge, type(self).__name__, 1)
+        means = [held.x[held.y == label] for label in posed.labels.tolist()]
+        return torch.stack([(x if len(x) else held.x).mean(dim=0) for x in means])
+
     def _objective(
         self, posed: Problem, x: Tensor, middle: Tensor | None, reach: float, given: _Given
     ) -> Tensor:
@@ -155,6 +181,11 @@ class GradInversion(Targeted):
         if middle is not None:
             value = value + self.group * (x - middle).square().mean() / reach**2
         return value
+
+
+def _near(first: Tensor | None, noise: Tensor) -> Tensor:
+    """Where a descent begins."""
+    return noise if first is None else first + 0.1 * (noise - noise.mean())
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ RATES = (1.0, 0.3, 3.0)
 """Multiples of the step that it tries then."""
 VICTIMS = 4
 """Shadow victims in a rehearsal."""
+REHEARSED = 200
+"""Iterations of one start in a rehearsal at most: which prior is best shows early."""
 _SPARSE = 0.5
 """An update with more zeros than this was pruned: only what is left is matched."""
 _SPARSE_LAYER = 0.3
@@ -162,7 +164,8 @@ class GradientInversion(Targeted):
         tv: weight of the total variation.
         tune: choose ``tv`` of `TVS`, and then ``lr``, before the target is looked at, by how well
             each rebuilds auxiliary samples from updates that the adversary makes of them as the
-            deployment would (without auxiliary samples the given ones are kept).
+            deployment would, in `REHEARSED` iterations from one start at most (without auxiliary
+            samples the given ones are kept).
 
     >>> GradientInversion(iterations=100).adaptive
     True
@@ -199,11 +202,12 @@ class GradientInversion(Targeted):
         def solve(attack: GradientInversion, seen: Observed) -> Reconstruction:
             return attack.solved(seen, forward, known)
 
-        plain = replace(self, tune=False)
-        tvs = [replace(plain, tv=tv) for tv in dict.fromkeys((self.tv, *TVS))]
+        brief = replace(self, tune=False, restarts=1, iterations=min(self.iterations, REHEARSED))
+        tvs = [replace(brief, tv=tv) for tv in dict.fromkeys((self.tv, *TVS))]
         chosen = best(tvs, practice, solve, span)
         rates = [replace(chosen, lr=rate * self.lr) for rate in RATES]
-        return best(rates, practice[:2], solve, span)
+        chosen = best(rates, practice[:2], solve, span)
+        return replace(self, tune=False, tv=chosen.tv, lr=chosen.lr)
 
     def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> Reconstruction:
         """Samples from the first view.

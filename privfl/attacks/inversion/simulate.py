@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, grad, vmap
 
 from privfl.attacks.inversion.statistics import hold, listening, replaced_by_batches
 from privfl.attacks.knowledge import Forward
@@ -89,7 +89,31 @@ class Simulator:
         apart = bool(self.norms) or self.forward.l2 < float("inf")
         if self.single_step(len(x)) and not apart:
             return -self.lr * self.gradient(x, y)
+        if not self.norms and self._dense and len(x) % self.clients == 0:
+            return self._together(x, y).mean(dim=0)
         return torch.stack([self._clip(self._local(a, b)) for a, b in parts]).mean(dim=0)
+
+    @property
+    def _dense(self) -> bool:
+        """Whether all parameters are of linear layers, of which many clients' own copies cost
+        little more than one.
+        """
+        return all(
+            isinstance(layer, nn.Linear)
+            for layer in self.module.modules()
+            if next(layer.parameters(recurse=False), None) is not None
+        )
+
+    def _together(self, x: Tensor, y: Tensor) -> Float[Tensor, "clients d"]:
+        """Every client's change, clipped, all of them at once."""
+        size = len(x) // self.clients
+
+        def one(a: Tensor, b: Tensor) -> Tensor:
+            return self._clip(self._local(a, b, at_once=True))
+
+        shared = (part.reshape(self.clients, size, *part.shape[1:]) for part in (x, y))
+        changes: Tensor = vmap(one)(*shared)
+        return changes
 
     def single_step(self, n: int) -> bool:
         """Whether a client with its share of n samples takes one plain step with all of them."""
@@ -103,8 +127,11 @@ class Simulator:
             else delta * (self.forward.l2 / delta.norm()).clamp(max=1)
         )
 
-    def _local(self, x: Tensor, y: Tensor) -> Tensor:
-        if self.single_step(len(x) * self.clients):
+    def _local(self, x: Tensor, y: Tensor, *, at_once: bool = False) -> Tensor:
+        """A client's change. ``at_once``: inside of a map over clients, in which gradients are
+        taken of a function.
+        """
+        if self.single_step(len(x) * self.clients) and not at_once:
             return -self.lr * self.gradient(x, y)
         forward, start = self.forward, list(self.leaves)
         now: Sequence[Tensor] = start
@@ -113,8 +140,7 @@ class Simulator:
         chunks = list(zip(torch.split(x, size), torch.split(y, size), strict=True))
         for step in range(forward.steps_on(len(x))):
             a, b = chunks[step % len(chunks)]
-            loss = functional_call(self.loss_of, dict(zip(self.names, now, strict=True)), (a, b))
-            grads = list(torch.autograd.grad(loss, now, create_graph=True))
+            grads = self._slopes(now, a, b, at_once)
             if forward.weight_decay:
                 grads = [g + forward.weight_decay * w for g, w in zip(grads, now, strict=True)]
             if forward.prox:
@@ -134,6 +160,18 @@ class Simulator:
                 )
             now = [w - self.lr * g for w, g in zip(now, grads, strict=True)]
         return _flat([w - s for w, s in zip(now, start, strict=True)])
+
+    def _slopes(self, now: Sequence[Tensor], x: Tensor, y: Tensor, at_once: bool) -> list[Tensor]:
+        """The gradients of a batch's loss at these parameters, with a graph to both."""
+
+        def loss(parameters: Sequence[Tensor]) -> Tensor:
+            named = dict(zip(self.names, parameters, strict=True))
+            value: Tensor = functional_call(self.loss_of, named, (x, y))
+            return value
+
+        if at_once:
+            return list(grad(loss)(tuple(now)))
+        return list(torch.autograd.grad(loss(now), list(now), create_graph=True))
 
 
 def frozen(view: View, forward: Forward) -> Vector | None:

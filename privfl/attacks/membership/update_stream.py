@@ -11,7 +11,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from privfl.attacks.inference import Family, Target, Targeted, auxiliary, candidates, recipe, summed
+from privfl.attacks.inference import (
+    Family,
+    Target,
+    Targeted,
+    auxiliary,
+    candidates,
+    finite,
+    recipe,
+    summed,
+)
 from privfl.attacks.inversion.simulate import Simulator, standing
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.membership.gradients import per_sample
@@ -96,6 +105,8 @@ class UpdateMembership(Targeted):
         best = torch.zeros(asked)
         for view in views:
             seen = _seen(view, self.target, forward)
+            finite(seen.updates, "an update that it looks at", view)
+            finite(view.before, "the model", view)
             cross, own = self._round(view, forward, pool, held, seen, groups)
             if seen.whose is None:
                 best += (cross / own.clamp(min=1e-30).sqrt()).max(dim=0).values

@@ -7,6 +7,7 @@ from privfl.audit.games.notes import AuditNotes, tell
 from privfl.audit.games.presence import attack_presence
 from privfl.audit.games.property import attack_property
 from privfl.audit.games.reconstruction import Truth, attack_probe
+from privfl.audit.games.representatives import attack_representatives
 from privfl.audit.games.text import attack_text
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "attack_presence",
     "attack_probe",
     "attack_property",
+    "attack_representatives",
     "attack_stream",
     "attack_text",
     "isolated",

@@ -17,6 +17,7 @@ from privfl.attacks import (
     NotApplicable,
     PropertyScores,
     Reconstruction,
+    Representatives,
     Result,
     Scores,
 )
@@ -61,4 +62,4 @@ def _numbers(result: Result) -> list[Tensor]:
         return [part for _, answer in result.answers for part in _numbers(answer)]
     if isinstance(result, Scores | ClientScores | PropertyScores):
         return [result.scores]
-    return [result.samples] if isinstance(result, Reconstruction) else []
+    return [result.samples] if isinstance(result, Reconstruction | Representatives) else []

@@ -30,7 +30,7 @@ from privfl.audit.games.notes import AuditNotes, attacked, judged, name_of, tell
 from privfl.audit.games.tables import field_rates
 from privfl.audit.intervals import Floats, clustered_mean
 from privfl.audit.rehearsal import Ground, views_of
-from privfl.core import ClientId, Dataset
+from privfl.core import ClientId, Dataset, Rows, View
 from privfl.federation import Run
 
 RECOGNISED = 20.0
@@ -61,19 +61,40 @@ class Truth:
 
     def decoys(self, clients: Sequence[ClientId], draw: int = 0) -> Dataset:
         """For each client as many of its own candidates that were not; auxiliary samples where it
-        has too few. Each ``draw`` takes others.
+        has too few. Each ``draw`` takes others, and each client begins elsewhere among them.
         """
         pool, held = self.ground.pool, self.ground.auxiliary
+        place = {client: at for at, client in enumerate(sorted(self.held))}
         x: list[Tensor] = []
         y: list[Tensor] = []
         for client in clients:
             want = len(self.held[client])
-            at = ((self.ground.owner == client) & ~self.ground.inside).nonzero().squeeze(1)
+            at = self._others(client)
+            used = max(draw * want - len(at), 0) + place[client] * self._stride
             at = at[draw * want :][:want]
-            more = (draw * want + torch.arange(want - len(at)) + int(client)) % held.n
+            more = (used + torch.arange(want - len(at))) % held.n
             x.append(torch.cat([pool.x[at], held.x[more]]))
             y.append(torch.cat([pool.y[at], held.y[more]]))
         return Dataset(torch.cat(x), torch.cat(y), pool.classes)
+
+    def apart(self, clients: Sequence[ClientId]) -> int:
+        """In how many draws (1 at least) these clients' decoys are no other clients': a mean over
+        more of them errs alike for all clients, which no interval over clients would see.
+        """
+        own = (
+            (len(self._others(client)) + self._stride) // max(len(self.held[client]), 1)
+            for client in clients
+        )
+        return max(1, min(own))
+
+    def _others(self, client: ClientId) -> Tensor:
+        """Where the client's own candidates lie that were not trained on."""
+        return ((self.ground.owner == client) & ~self.ground.inside).nonzero().squeeze(1)
+
+    @property
+    def _stride(self) -> int:
+        """Each client's share of the auxiliary samples."""
+        return self.ground.auxiliary.n // max(len(self.held), 1)
 
 
 def attack_probe(
@@ -96,7 +117,7 @@ def attack_probe(
     """
     forward = knows.forward
     for adversary in adversaries:
-        views = views_of(run, adversary)
+        views = _rows_alone(views_of(run, adversary))
         for attack in attacks:
             tell(progress, f"{layer}: {adversary}: {name_of(attack)}")
             counts = isinstance(attack, LabelCounts | StatisticCounts)
@@ -113,6 +134,22 @@ def attack_probe(
                 _labels(notes, finding, answers, everybody, truth, knows)
             else:
                 _pictures(notes, finding, answers, everybody, truth, knows, forward)
+
+
+def _rows_alone(views: list[View] | str) -> list[View] | str:
+    """Views without the updates of the adversary's own clients where every part is read by named
+    rows, among which they are: who reads the same rows is then told the same, once.
+    """
+    if isinstance(views, str):
+        return views
+    named = [
+        bool(view.opened)
+        and all(isinstance(part, Rows) and part.ids is not None for part in view.opened.values())
+        for view in views
+    ]
+    return [
+        replace(view, own={}) if rows else view for view, rows in zip(views, named, strict=True)
+    ]
 
 
 Answers = Sequence[tuple[tuple[ClientId, ...], Result]]
@@ -213,6 +250,7 @@ def _pictures(
     size = sum(len(truth.held[client]) for clients in groups for client in clients)
     draws = max(20, -(-DECOYS // max(size, 1)))
     chances: list[Tensor] = []
+    beside: list[Tensor] = []
     home: list[int] = []
     raw: list[tuple[Tensor | None, Tensor]] = []
     for number, (clients, group) in enumerate(groups.items()):
@@ -232,6 +270,7 @@ def _pictures(
                 ]
             )
         )
+        beside.append(chances[-1][: truth.apart(clients)].mean(dim=0))
         one = len(answers) == 1  # of a sum each client's samples are a cluster
         home += [
             who if one else number
@@ -243,7 +282,7 @@ def _pictures(
     at = torch.tensor(home)
     value, baseline, control, gap = (
         _by_cluster(values, at, knows.seed)
-        for values in (told.psnr, prior.psnr, decoy.mean(dim=0), told.psnr - decoy.mean(dim=0))
+        for values in (told.psnr, prior.psnr, decoy.mean(dim=0), told.psnr - torch.cat(beside))
     )
     sharp, chance = (int((psnr > RECOGNISED).sum()) for psnr in (told.psnr, decoy))
     n, m = len(told.psnr), decoy.numel()
