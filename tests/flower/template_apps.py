@@ -187,7 +187,7 @@ def write(folder, app, layer=None):
         start = next(line for line in server.splitlines() if "strategy.start(" in line)
         grid = "\n".join(f"    {line}" for line in grid.strip().splitlines())
         server = server.replace(start, grid)
-        after = '\n    open("receipt.txt", "w").write(repr(private_grid.receipts[-1]))\n'
+        after = '\n    open("receipt.txt", "w").write(str(private_grid.receipts[-1]))\n'
         client, server = (imported + text for text in (client, server + after))
     (package / "task.py").write_text(app["task"])
     (package / "client_app.py").write_text(client)
