@@ -35,7 +35,7 @@ test check test-main test-flower: export OPENBLAS_NUM_THREADS := 1
 test check test-main test-flower: export MKL_NUM_THREADS := 1
 # nodes of a network mostly wait for each other: they do beside the other tests
 test: $(STAMP)  ## Run all tests
-	$(MAKE) --no-print-directory --jobs 2 --keep-going --output-sync=line test-main test-flower
+	$(MAKE) --no-print-directory --jobs 2 --keep-going test-main test-flower
 
 test-main: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal  # neighbours share their modules' fixtures
