@@ -19,6 +19,7 @@ BASE = {
 LIARS = [{"name": "sign_flip", "scale": 30.0, "clients": [1, 2]}]
 SILENT = {"mean": "averages whatever comes"}
 LONERS = {"foolsgold": "trusts one that acts alone more than clients that are alike"}
+DEEP = {"flare": "compares what a hidden layer answers"}
 LOUD = {
     "crfl": {"rounds": 3},
     "norm_clipping": {"bound": 0.5},
@@ -77,6 +78,7 @@ def test_a_rule_by_its_name_alone_trains_and_one_far_row_does_not_stop_it(name):
     far = [{"name": "sign_flip", "scale": 1e4, "clients": 1}]
     config = {
         "data": {"name": "digits", "clients": 12, "root": 60},
+        "model": {"name": "mlp", "hidden": [32]} if name in DEEP else "softmax",
         "training": {"name": "sgd", "lr": 0.5, "epochs": 3, "batch_size": 16},
         "rounds": 15,
         "aggregator": name,

@@ -44,7 +44,7 @@ from privfl.hybrid.two_server.fixed_stock import (
 )
 from privfl.hybrid.two_server.parameters import TwoServerParameters
 from privfl.hybrid.two_server.rows import SeedRows, blinds, combined, cuts, tag_key_blocks
-from privfl.hybrid.two_server.sealing import DealtWords, dealt_room, words_in
+from privfl.hybrid.two_server.sealing import SealedWords, dealt_room, words_in
 
 _ONE, _TWO = np.uint64(1), np.uint64(2)
 
@@ -55,7 +55,7 @@ class Tags(KeepsSecrets):
     over them.
     """
 
-    words: DealtWords
+    words: SealedWords
 
     def blocks(self, now: TwoServerParameters, n: int) -> Iterator[U64]:
         """The words [K, width] of each block of n rows."""
@@ -253,7 +253,7 @@ def _stocked(own: Own) -> int:
     return size + stock_size(extent.stock, now, extent.n)
 
 
-def received(own: Own, first: bool, raw: DealtWords) -> tuple[Dealt, Stocked, U64]:
+def received(own: Own, first: bool, raw: SealedWords) -> tuple[Dealt, Stocked, U64]:
     """One server's part, from its seed and the dealer's letter; the rule's; and, for the first
     server, the tags [n] of the sum.
 

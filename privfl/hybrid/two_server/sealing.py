@@ -172,7 +172,7 @@ def dealt_letter(
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class DealtWords(KeepsSecrets):
+class SealedWords(KeepsSecrets):
     """What the dealer sealed to a server, which was found to be that, from one of its bytes on. It
     is opened piece by piece, so that it does not lie in memory twice.
     """
@@ -185,7 +185,7 @@ class DealtWords(KeepsSecrets):
     def __len__(self) -> int:
         return len(self.body) - self.start
 
-    def after(self, size: int) -> DealtWords:
+    def after(self, size: int) -> SealedWords:
         """What comes after so many bytes."""
         return replace(self, start=min(self.start + size, len(self.body)))
 
@@ -207,7 +207,7 @@ class DealtWords(KeepsSecrets):
             at += size
 
 
-def open_dealt(now: TwoServerParameters, key: bytes, sealed: memoryview) -> DealtWords:
+def open_dealt(now: TwoServerParameters, key: bytes, sealed: memoryview) -> SealedWords:
     """What `dealt_letter` sealed.
 
     Raises:
@@ -216,7 +216,7 @@ def open_dealt(now: TwoServerParameters, key: bytes, sealed: memoryview) -> Deal
     sealing = derive(key, now.tag, "two-server dealt")
     if not now.library.sealed(sealing, bytes(12), sealed, now.bound_to("dealt")):
         raise Malformed("it is not sealed by the dealer of this round")
-    return DealtWords(now, sealing, sealed[:-_TAG])
+    return SealedWords(now, sealing, sealed[:-_TAG])
 
 
 def unseal_dealt(now: TwoServerParameters, key: bytes, sealed: Buffer) -> bytes:

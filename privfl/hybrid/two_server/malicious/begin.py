@@ -25,7 +25,7 @@ from privfl.hybrid.two_server.parameters import (
 )
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.rows import MaskedRows, SeedRows
-from privfl.hybrid.two_server.sealing import DealtWords, open_dealt
+from privfl.hybrid.two_server.sealing import SealedWords, open_dealt
 from privfl.hybrid.two_server.sign_dealing import received_signs
 
 LEFT_OUT = "what it told both servers and the dealer is not the same, or one of the three says so"
@@ -88,7 +88,7 @@ def begin(
 
 def _opened(
     now: TwoServerParameters, seed: bytes, body: Buffer, listed: Sequence[int]
-) -> tuple[list[int], DealtWords]:
+) -> tuple[list[int], SealedWords]:
     """Of the dealer's letter: who takes part, and its words.
 
     Raises:
