@@ -5,10 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -176,7 +177,8 @@ def _apply(work: Callable[..., Any], job: Job) -> Done:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends us
     torch.set_num_threads(1)
     began, used = time.monotonic(), time.process_time()
-    found = work(*job)
+    with redirect_stdout(sys.stderr):  # what a run prints is no row
+        found = work(*job)
     return Done(found, time.process_time() - used, began, time.monotonic())
 
 

@@ -7,14 +7,24 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from privfl.aggregators.base import combine
 from privfl.aggregators.clipping import shortening
 from privfl.aggregators.cut import CutInHull
 from privfl.aggregators.verdict import Verdict
-from privfl.core import ConfigError, Context, Examples, Needs, Oracle, Rows, Vector, require
+from privfl.core import (
+    ConfigError,
+    Context,
+    Examples,
+    Needs,
+    Oracle,
+    Rows,
+    TooManyByzantine,
+    Vector,
+    require,
+)
 from privfl.core.geometry import squared_norms
 
 Features: TypeAlias = Callable[[Vector, Context], Tensor]
@@ -42,6 +52,7 @@ class FLARE(CutInHull):
 
     Raises:
         ConfigError: ``tau`` or ``bound`` is not above 0, or the server holds one sample alone.
+        TooManyByzantine: half of the models or more are not finite on the server's samples.
 
     >>> features = lambda model, context: torch.outer(torch.tensor([1.0, 2.0, 4.0]), model)
     >>> context = Context(None, torch.ones(2), torch.Generator())
@@ -78,7 +89,9 @@ class FLARE(CutInHull):
         distances = discrepancies(seen.to(torch.float64), kernel_width(here))
         votes = votes_of(distances)
         fine = torch.isfinite(distances.diagonal())
-        trust = torch.softmax(votes / (self.tau * votes.mean().clamp(min=1e-300)), dim=0) * fine
+        self._refuse_blind(rows, fine, lost)
+        worth = (votes - votes.max()) / (self.tau * votes.mean()).clamp(min=1e-300)
+        trust = torch.softmax(worth, dim=0) * fine
         trust = trust / trust.sum().clamp(min=1e-300)
         scale, _ = shortening(squared_norms(rows.values).sqrt().cpu(), self.bound)
         verdict = Verdict(
@@ -89,6 +102,18 @@ class FLARE(CutInHull):
             scores={"votes": votes, "trust": trust},
         )
         return verdict, None
+
+    def _refuse_blind(self, rows: Rows, fine: Bool[Tensor, " n"], lost: int) -> None:
+        """Refuse to trust the few that are left where most models make nothing of the samples."""
+        n, dark = rows.n + lost, [int(i) for i in (~fine).nonzero()]
+        if not dark or lost + len(dark) <= self.max_byzantine(n):
+            return
+        who = ", ".join(str(i if rows.ids is None else rows.ids[i]) for i in dark)
+        raise TooManyByzantine(
+            f"FLARE tolerates {self.max_byzantine(n)} bad rows of {n}, and {lost + len(dark)} are"
+            f" not finite or make the model so on the server's samples, of these by the latter:"
+            f" {who}."
+        )
 
 
 def kernel_width(features: Float[Tensor, "s h"]) -> float:

@@ -26,6 +26,7 @@ from privfl.core import (
     Released,
     RoundPlan,
     Rows,
+    TooManyByzantine,
     UnsupportedModel,
     cross_entropy,
 )
@@ -235,6 +236,30 @@ def test_flare_drops_a_model_whose_features_are_not_finite_and_refuses_a_single_
     assert torch.isfinite(found.out).all()
     with pytest.raises(ConfigError, match=r"it holds 1: raise data\.root"):
         verdict_of(FLARE(lambda parameters, context: features(parameters, context)[:1]), X)
+
+
+def test_flare_trusts_no_few_that_are_left_where_most_models_see_nothing() -> None:
+    """Else whoever sends what keeps features finite, where honest rows do not, decides alone."""
+    X = crowd(0)
+
+    def dark(most: int) -> Any:
+        cut = sorted(np.linalg.norm(PARAMETERS + x) for x in X)[most]
+
+        def broken(parameters: Any, context: Any) -> Any:
+            seen = features(parameters, context)
+            return seen * torch.inf if float(parameters.norm()) < cut - 1e-9 else seen
+
+        return broken
+
+    assert int(verdict_of(FLARE(dark(7)), X).kept.sum()) == 8
+    with pytest.raises(TooManyByzantine, match="tolerates 7 bad rows of 15, and 8 are"):
+        verdict_of(FLARE(dark(8)), X)
+
+
+def test_flare_is_a_number_however_sharp_its_trust_is() -> None:
+    found = verdict_of(FLARE(features, tau=1e-310), crowd(0))
+    assert torch.isfinite(found.out).all()
+    assert float(found.scores["trust"].sum()) == pytest.approx(1)
 
 
 # ---- RFLBAT

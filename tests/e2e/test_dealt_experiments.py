@@ -48,6 +48,16 @@ def test_rows_come_in_order_and_alone_and_a_failed_run_is_named(capsys):
     assert multiprocessing.active_children() == []
 
 
+def test_what_a_run_prints_is_no_row(capfd):
+    loud = Experiment(
+        print, lambda seeds: [("words",)], lambda played: [gain("loud", "", "", 1.0, 1.0)]
+    )
+    main({"loud": loud}, ["--json", "--jobs", "1"])
+    out, err = capfd.readouterr()
+    assert json.loads(out)["case"] == "loud"
+    assert "words" in err
+
+
 @pytest.mark.parametrize(
     ("number", "how"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
 )

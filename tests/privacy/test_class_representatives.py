@@ -29,7 +29,7 @@ from privfl.crypto import SecAgg
 from privfl.data import load
 from privfl.dp import Clip
 from privfl.engine import Attacker
-from privfl.models import initialised, mlp
+from privfl.models import initialised, mlp, transformer
 from privfl.training import LocalSGD
 
 WANTED, FAKE = 0, 10
@@ -287,3 +287,45 @@ def test_classes_that_the_data_lack_are_named_by_the_audit(clients, digits):
     made = federation(clients, 1).with_scenario(replace(federation(clients, 1).scenario, test=rest))
     (finding,) = audit(made, adversaries=["client(2)"], attacks=odd, lies=None).findings
     assert "there are 11 classes" in finding.undone
+
+
+def audited(made, digits, who, *attacks, **how):
+    """Findings about representatives alone, of this adversary."""
+    rest = part(digits, slice(900, 1300))
+    asked = made.with_scenario(replace(made.scenario, test=rest))
+    named = named_attacks(list(attacks))
+    return audit(asked, adversaries=[who], attacks=named, lies=None, **how).findings
+
+
+def test_a_row_that_is_left_of_a_sum_has_representatives_too(clients, digits):
+    """Two colluders take their own updates off the sum of three."""
+    server = {"name": "server_gan", "wanted": WANTED, "matched": 2, "iterations": 1, **CHEAP}
+    who = "colluders(server, client(1), client(2))"
+    (finding,) = audited(federation(clients, 1, **SUMMED), digits, who, server)
+    assert finding.value is not None
+    assert finding.undone == ""
+
+
+def test_a_run_that_a_generator_cannot_take_part_in_ends_no_audit(clients, digits):
+    """Another attack trains in the place of the same client."""
+    other = ClientGAN(wanted=1, labelled=FAKE, steps=1)
+    made = federation(clients, 1, attackers=[Attacker("other", other, frozenset([2]))])
+    (finding,) = audited(made, digits, "client(2)", GENERATORS[0])
+    assert "both train in place of client 2" in finding.undone
+    assert finding.verdict == "not found"
+
+
+def test_a_generator_begins_no_run_of_its_own_after_the_budget(clients, digits):
+    (finding,) = audited(federation(clients, 1), digits, "client(2)", GENERATORS[0], budget=1e-9)
+    assert "the budget was used up before it began" in finding.undone
+
+
+def test_text_has_no_representatives_and_the_audit_says_so():
+    words = torch.arange(8 * 60).view(60, 8) % 7
+    text = Dataset(words[:, :-1], words[:, 1:], 7)
+    net = initialised(transformer, (7,), 7, seed=0, width=8, heads=2)
+    parts = [text.take(torch.arange(k, 20, 2)) for k in range(2)]
+    made = Federation(net, parts, text.take(range(20, 60)), rounds=1, executor="sequential")
+    attacks = named_attacks([{"name": "client_gan", "wanted": 1, "labelled": 0, "active": False}])
+    (finding,) = audit(made, adversaries=["server"], attacks=attacks, lies=None).findings
+    assert "samples are tokens" in finding.undone

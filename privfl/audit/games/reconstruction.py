@@ -78,8 +78,9 @@ class Truth:
         return Dataset(torch.cat(x), torch.cat(y), pool.classes)
 
     def apart(self, clients: Sequence[ClientId]) -> int:
-        """In how many draws (1 at least) these clients' decoys are no other clients': a mean over
-        more of them errs alike for all clients, which no interval over clients would see.
+        """In how many draws these clients' decoys are no other clients', and 1 where there are too
+        few for that: a mean over more of them errs alike for all clients, which no interval over
+        clients would see.
         """
         own = (
             (len(self._others(client)) + self._stride) // max(len(self.held[client]), 1)

@@ -19,6 +19,7 @@ from privfl.attacks import (
     Representatives,
     ServerGAN,
 )
+from privfl.attacks.rows import readable
 from privfl.audit.assets import REPRESENTATIVES as METRIC
 from privfl.audit.findings import Finding
 from privfl.audit.games.notes import (
@@ -41,6 +42,10 @@ from privfl.models import initialised, mlp
 KNOWS = 0.7
 """A judge that takes fewer of a class's own samples for it than this decides nothing."""
 _STEPS = 150
+_TWINS = 9
+"""So many generators that see nobody's data: of ten that see nothing, the best is the attack in one
+audit of ten at most.
+"""
 
 
 def attack_representatives(
@@ -61,14 +66,17 @@ def attack_representatives(
     client's generator is for a class that it lacks, so its adversary has no samples of that class;
     where one of its clients holds some, the question is none. Blind is the best of three: the mean
     of the adversary's samples (of the class, where it has some), what the same client's generator
-    makes of the model before the first round, which has seen nobody's data, and one in the number
-    of classes. Nearness to members is held against the nearness of the first of these.
+    makes of models that have seen nobody's data (that before the first round, and `_TWINS` trained
+    on the adversary's samples), and one in the number of classes. Nearness to members is held
+    against the nearness of the first of these.
 
     An active `ClientGAN` trains among the clients, in a run of its own through the same channel,
-    in the place of every client of its adversary's.
+    in the place of every client of its adversary's. Where that run cannot be played, samples are no
+    features with one class each, or the budget is used up, the finding says so.
     """
     own, judges = _halves(ground.auxiliary, knows.seed)
-    judge = _classifier(judges, knows.seed)
+    unfit = _unfit(judges)
+    judge = nn.Identity() if unfit else _classifier(judges, knows.seed)
     for adversary in adversaries:
         mine = frozenset(
             client
@@ -77,6 +85,9 @@ def attack_representatives(
         )
         for attack in attacks:
             tell(progress, f"{layer}: {adversary}: {name_of(attack)}")
+            if unfit:
+                undone(notes, layer, adversary, attack, METRIC, unfit)
+                continue
             asked = own
             if isinstance(attack, ClientGAN):
                 asked = own.take((own.y != attack.wanted).nonzero().squeeze(1))
@@ -84,8 +95,16 @@ def attack_representatives(
                 if why:
                     undone(notes, layer, adversary, attack, METRIC, why)
                     continue
-            active = isinstance(attack, ClientGAN) and attack.active
-            played = _taken_part(federation, attack, mine, ground, run) if active else run
+            active, played = isinstance(attack, ClientGAN) and attack.active, run
+            if active:
+                why = "the budget was used up before it began." if notes.late else ""
+                try:
+                    played = run if why else _taken_part(federation, attack, mine, ground, run)
+                except Exception as fault:  # a run that cannot be played must not end an audit
+                    why = f"its run failed with {type(fault).__name__}: {fault}"
+                if why:
+                    undone(notes, layer, adversary, attack, METRIC, why)
+                    continue
             views = views_of(played, adversary)
             informed = replace(knows, auxiliary=asked, candidates=None)
             result, finding = attacked(notes, layer, adversary, attack, views, informed, METRIC)
@@ -97,6 +116,18 @@ def attack_representatives(
                 unasked(notes, finding, why)
                 continue
             _scored(notes, finding, attack, result.samples, views, informed, ground, mine, judge)
+
+
+def _unfit(judges: Dataset) -> str:
+    """Why samples have no representatives that a classifier could judge; empty where they have."""
+    if not judges.x.is_floating_point():
+        return "samples are tokens, and no generator learns to write them."
+    if judges.y.ndim != 1 or judges.n < 2:
+        return (
+            f"the classifier that judges would learn from {judges.n} samples with labels of shape"
+            f" {tuple(judges.y.shape[1:])}, and needs 2 with one class each."
+        )
+    return ""
 
 
 def _no_question(
@@ -182,12 +213,7 @@ def _scored(
     told = class_likeness(found, wanted, members, others, guess, judge, _peak(knows, real))
     blind = max(told.blind_right, 1 / pool.classes)
     if isinstance(attack, ClientGAN):
-        untold = [replace(view, before=views[0].before, after=views[0].before) for view in views]
-        twin = attack.run(untold, knows)
-        if isinstance(twin, Representatives):
-            with torch.no_grad():
-                taken = judge(twin.samples).argmax(dim=1) == wanted
-            blind = max(blind, float(taken.double().mean()))
+        blind = _twins(attack, views, knows, judge, blind, told.right.low)
     leaks = told.right.low > blind or told.of_members
     notes.findings.append(
         replace(
@@ -203,13 +229,52 @@ def _scored(
     )
 
 
+def _twins(
+    attack: ClientGAN,
+    views: Sequence[View],
+    knows: Knowledge,
+    judge: nn.Module,
+    blind: float,
+    enough: float,
+) -> float:
+    """The most of what is ``blind`` and of what the same generator has right without anybody's
+    data: of the model before the first round, and, until that is ``enough``, of models that the
+    adversary trains on its own samples, which lack the class.
+
+    All pictures of one generator are right or none is, so a single twin would often be wrong where
+    few classes are left to be.
+    """
+    start, own, train = views[0].before, knows.auxiliary, knows.trainer
+    for twin in range(1 + _TWINS):
+        if twin and (blind >= enough or own is None or train is None):
+            break
+        models = [start]
+        for view in views:
+            moved = torch.zeros_like(start)
+            if twin and own is not None and train is not None:
+                rng = knows.generator(100 + twin)
+                some = torch.randperm(own.n, generator=rng)[: max(1, own.n // 2)]
+                moved = train(models[-1], own, [some], seed=1009 * twin + view.plan.number)[0]
+            models.append(models[-1] + moved)
+        untold = [
+            replace(view, before=before, after=after)
+            for view, before, after in zip(views, models, models[1:], strict=False)
+        ]
+        made = replace(attack, seed=attack.seed + twin).run(untold, knows)
+        if isinstance(made, Representatives):
+            with torch.no_grad():
+                taken = judge(made.samples).argmax(dim=1) == attack.wanted
+            blind = max(blind, float(taken.double().mean()))
+    return blind
+
+
 def _victim(attack: ClientGAN | ServerGAN, views: Sequence[View]) -> ClientId | None:
     """Whose representatives they are; None where they are everybody's."""
     if isinstance(attack, ClientGAN) or attack.takes_sum:
         return None
     if attack.client is not None:
         return attack.client
-    ids = views[0].rows.ids
+    ids = readable(views[0]).ids  # also where a row is what is left of a sum
     return None if ids is None else ids[0]
 
 
