@@ -174,9 +174,8 @@ class Stacked:
         group.sort(key=lambda c: (len(c.sizes), c.batches.shape[1], c.n), reverse=True)
         data = group[0].task.data or self.workload.data
         device, d = self.workload.model.flat.device, self.workload.model.d
-        stepwise = (
-            bool(self.method.momentum or self.method.prox)
-            or self.method.correction(group[0].sent, group[0].task.state) is not None
+        stepwise = bool(self.method.momentum or self.method.prox) or any(
+            self.method.correction(c.sent, c.task.state) is not None for c in group
         )
         width = max(c.batches.shape[1] for c in group)
         ahead = 1
@@ -205,7 +204,12 @@ class Stacked:
                     }
                 )
                 continue
+            # inner products of huge samples, which a step alone never makes, may overflow
+            ended = parameters[: len(block)].sum(dim=1).isfinite().tolist()
             for k, c in enumerate(block):
+                if ahead > 1 and not ended[k]:
+                    results[c.row] = self.alone.train_one(broadcast, c.task, out[c.row], seeds)
+                    continue
                 torch.sub(parameters[k], c.sent.parameters, out=out[c.row])
                 steps = len(c.sizes)
                 results[c.row] = self.method.finish(
@@ -291,8 +295,12 @@ class _Step:
         self.start = start.expand_as(parameters)
         self.velocity = torch.zeros_like(gradient) if method.momentum else None
         given = [method.correction(c.sent, c.task.state) for c in block]
-        corrections = [c for c in given if c is not None]
-        self.corrections = torch.stack(corrections) if corrections else None
+        none = torch.zeros_like(gradient[0])  # some may have one and others not
+        self.corrections = (
+            None
+            if all(c is None for c in given)
+            else torch.stack([none if c is None else c for c in given])
+        )
 
     def __call__(self, active: int) -> None:
         method, w, g = self.method, self.parameters[:active], self.gradient[:active]

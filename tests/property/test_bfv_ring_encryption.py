@@ -17,7 +17,7 @@ from privfl.crypto.he.lattice.residues import body_of, chunks_of
 from privfl.crypto.he.lattice.seal import context, encoders, passage
 from privfl.crypto.he.lattice.slots import PlaintextSlots, coefficients, root, times
 from privfl.crypto.he.mprlwe.ring import N
-from privfl.crypto.he.wire import Refused
+from privfl.crypto.he.wire import HostileKey, Refused
 
 TOP = 32767
 LATTICE = BFV().scheme.lattice
@@ -147,6 +147,28 @@ def test_a_keys_transform_is_undone_as_its_definition_says():
     assert coefficients(np.array(values, dtype=np.uint64), prime).tolist() == polynomial
 
 
+def test_seal_itself_makes_these_whole_numbers_of_the_same_randomness(keys):
+    """Under a key whose first polynomial is q' alone, SEAL's ciphertext shows the u that it drew:
+    all else follows, as no error of 21 moves a quotient by q' of 40 bits, but one in 10^10.
+    """
+    public, _ = keys
+    code = frames.residues(LATTICE, key=True)
+    words = code.unpacked(public.public, 2)
+    words[0, 0], words[0, 1] = LAST % FIRST, 0
+    telling, values = code.packed(words), numbers(2 * N, seed=9)
+    spectra, none = ring_encryption._public_spectra(LATTICE, telling), np.zeros((2, N), np.int8)
+    for i, chunk in enumerate(by_seal(LATTICE, "public", telling, values)):
+        c0, c1 = frames.opened(LATTICE, chunk)[:, 0].astype(np.int64)
+        scaled = natural(ring_encryption.message(LATTICE, values[i * N : (i + 1) * N])[0])
+        u = (c0 - scaled.astype(np.int64)) % FIRST
+        u[u > FIRST // 2] -= FIRST
+        assert np.unique(u).tolist() == [-1, 0, 1]
+        ternary = u.astype(np.int8).reshape(1, 2, N // 2).swapaxes(1, 2).reshape(1, N)
+        first, second = ring_encryption.public_pair(LATTICE, spectra, ternary, none)
+        assert not ((natural(first[0]) + scaled - c0) % FIRST).any()
+        assert ((natural(second[0]) - c1) % FIRST != 0).sum() == 0
+
+
 @pytest.mark.parametrize("how", ["public", "symmetric"])
 def test_ours_and_seals_ciphertexts_add_up_exactly_and_are_as_long(keys, shared, how):
     public, secret = keys if how == "public" else shared
@@ -264,6 +286,16 @@ def test_a_number_without_room_is_refused(keys, shared, value):
     for _, secret in (keys, shared):
         with pytest.raises(Refused, match="magnitude"):
             secret.encrypt(np.array([0, value]), plan_for(1, 1))
+
+
+def test_a_secret_key_that_is_not_ternary_is_refused(shared):
+    """Products with it would not be exact, and who sent them would be blamed for it."""
+    _, secret = shared
+    code = frames.residues(LATTICE, key=True)
+    words = code.unpacked(secret.secret, 1)
+    words[0, 0, 17] = (words[0, 0, 17] + 1) % FIRST  # every coefficient moves
+    with pytest.raises(HostileKey, match="not all -1, 0 or 1"):
+        ring_encryption.by_secret_key(LATTICE, code.packed(words), np.array([1]))
 
 
 def test_a_public_key_with_a_residue_past_its_prime_is_refused():

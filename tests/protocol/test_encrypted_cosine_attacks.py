@@ -24,7 +24,7 @@ from privfl.core import (
 )
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.he.lattice.frames import ciphertext, closed, load, residues, secret_key
-from privfl.crypto.he.lattice.keys import fresh
+from privfl.crypto.he.lattice.keys import LatticePublic, fresh
 from privfl.crypto.he.lattice.seal import context, passage
 from privfl.crypto.he.wire import SignedMessage, pack, unpack
 from privfl.crypto.primitives import Identity
@@ -627,6 +627,17 @@ def test_signed_nonsense_is_excluded_by_name(scene):
     assert set(excluded) == {"client/0", "client/1", "client/2", "client/3"}
     assert "2 ciphertexts where 1 were due" in excluded["client/1"]
     assert "hides nothing" in excluded["client/2"]
+
+
+def test_nobody_encrypts_under_a_key_of_zeros_and_its_holder_is_blamed(scene):
+    """Its ciphertexts are the vectors themselves, and servers refuse them in the client's name."""
+    plan, ring = scene.fresh(), scene.ring("client/0")
+    flat = LatticePublic(LATTICE, bytes(len(ring.key().public)))
+    party = scene.members["client/0"].enter(plan, Bounded(0, scene.rows[0], 2.0))
+    party.ring = replace(ring, public=flat)
+    with pytest.raises(Abort, match="hides nothing") as caught:
+        party.step({})
+    assert caught.value.blamed == "key_holder"
 
 
 def test_two_clients_whose_ciphertexts_cancel_do_not_stop_the_round(scene):

@@ -7,7 +7,7 @@ import copy
 import os
 import pickle
 import warnings
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -29,6 +29,9 @@ from privfl.crypto.he import keyfile
 from privfl.crypto.he.boxes import letter, seal, unsealed
 from privfl.crypto.he.client import posted
 from privfl.crypto.he.decryption_policy import CIPHERTEXT, SUM, forwarded, opened_answer, request
+from privfl.crypto.he.lattice import frames
+from privfl.crypto.he.lattice.bfv import BfvScheme
+from privfl.crypto.he.lattice.keys import LatticePublic, LatticeSecret
 from privfl.crypto.he.mprlwe.keys import JointPublic, TernaryPart, from_bytes, partial, to_bytes
 from privfl.crypto.he.mprlwe.ring import LIMBS, N
 from privfl.crypto.he.paillier import from_phe
@@ -350,6 +353,52 @@ def test_a_well_packed_ciphertext_of_junk_excludes_its_client_and_not_the_round(
     outcome = drive(attack.members["server"].enter(plan), parties)
     assert outcome.opened.survivors == (0, 2, 3)
     assert "not a lattice ciphertext" in outcome.opened.excluded["client/1"]
+
+
+class FlatKey(BfvScheme):
+    """Its maker hands out a public key of zeros: ciphertexts are the updates themselves."""
+
+    def generate(self):
+        public, secret = BfvScheme.generate(self)
+        flat = LatticePublic(self.lattice, bytes(len(public.public)))
+        return flat, LatticeSecret(flat, secret.secret, self.encryption)
+
+
+class LongKey(BfvScheme):
+    """Its maker hands out a secret key that is not ternary."""
+
+    def generate(self):
+        public, secret = BfvScheme.generate(self)
+        code = frames.residues(self.lattice, key=True)
+        words = np.full_like(code.unpacked(secret.secret, 1), 12_345_678_901)
+        return public, LatticeSecret(public, code.packed(words), self.encryption)
+
+
+@pytest.mark.parametrize(
+    ("evil", "settings", "why"),
+    [
+        (FlatKey, {}, "hides nothing"),
+        (FlatKey, {"bits": 24, "max_clients": 1000}, "hides nothing"),  # encrypted by SEAL
+        (LongKey, {"keys": "shared", "encryption": "symmetric"}, "not all -1, 0 or 1"),
+    ],
+)
+def test_nobody_encrypts_under_a_key_that_hides_nothing_and_its_maker_is_blamed(
+    evil, settings, why
+):
+    """What clients would send convicts them at the server, and lies open there."""
+    channel = BFV(min_clients=2, **settings)
+    members, maker = dict(Enrolled.fresh(channel, range(3)).members), channel.arrangement.maker
+    honest = channel.scheme
+    members[maker].ring.scheme = evil(*(getattr(honest, f.name) for f in fields(honest)))
+    drive_all({who: member.set_up() for who, member in members.items()})
+    plan = RoundPlan(1, (0, 1, 2), 20, l2=1.0, session=b"s")
+    rows = {client_party(i): Bounded(i, torch.full((20,), 0.1), 1.0) for i in range(3)}
+    parties = {who: members[who].enter(plan, row) for who, row in rows.items()}
+    parties |= {who: members[who].enter(plan) for who in channel.helpers}
+    outcome = drive(members["server"].enter(plan), parties)
+    assert outcome.opened is None
+    assert {outcome.aborts[who].blamed for who in rows} == {maker}
+    assert all(why in str(outcome.aborts[who]) for who in rows)
 
 
 def test_secret_keys_refuse_to_be_pickled_copied_or_printed(attack):

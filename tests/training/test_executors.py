@@ -134,6 +134,45 @@ def test_a_client_that_trains_its_own_way_hands_out_what_the_recipes_steps_would
             torch.testing.assert_close(out[1] * own.aux["tau"], torch.ones(load.model.d))
 
 
+class Remembered(LocalSGD):
+    """A relative whose clients are corrected by what they remember, if anything."""
+
+    def correction(self, broadcast, state):
+        return state.vectors.get("own")
+
+
+@pytest.mark.parametrize("who", [(0,), (1,), (0, 2), (0, 1, 2)])
+def test_a_correction_is_its_own_clients_where_others_have_none(workload, cohort, sent, who):
+    load, tasks = workload(Remembered(lr=0.1, plan=LocalPlan(8))), cohort([40, 24, 40])
+    own = torch.linspace(-1, 1, load.model.d)
+    for i in who:
+        tasks[i] = Task(i, tasks[i].index, state=ClientState({"own": (i + 1) * own}))
+    broadcast = sent(load, tasks)
+    slow, _ = run(Sequential(load), broadcast, tasks)
+    fast, _ = run(Stacked(load), broadcast, tasks)
+    assert torch.allclose(fast, slow, rtol=0, atol=1e-5)
+    assert slow[who[0]].norm() > 1
+
+
+def test_samples_too_long_for_their_inner_products_are_trained_as_sequential_does():
+    """Steps are taken several at once: lengths of 10^20 overflow where they are squared, and
+    nothing else does.
+    """
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(48, 20, generator=g)
+    x[:24] *= 1e20
+    data = Dataset(x, torch.randint(0, 3, (48,), generator=g), classes=3)
+    model = FlatModel(nn.Sequential(nn.Linear(20, 64), nn.Tanh(), nn.Linear(64, 3)))
+    model.write(0.3 * torch.randn(model.d, generator=g))
+    load = Workload(model, cross_entropy, LocalSGD(lr=0.001, plan=LocalPlan(4)), data)
+    tasks = [Task(i, index) for i, index in enumerate(torch.arange(48).split(24))]
+    broadcast = Broadcast(0, model.read())
+    slow, _ = run(Sequential(load), broadcast, tasks)
+    fast, _ = run(Stacked(load), broadcast, tasks)
+    assert slow.isfinite().all()
+    assert torch.allclose(fast, slow, rtol=0, atol=1e-5)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 60), min_size=1, max_size=12),

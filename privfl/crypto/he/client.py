@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from privfl.core import Bounded, KeepsSecrets, Mail, RoundPlan
+from privfl.core import Abort, Bounded, KeepsSecrets, Mail, RoundPlan
 from privfl.crypto.he.boxes import sealed_letter
 from privfl.crypto.he.decryption_policy import CIPHERTEXT, admit_sum, once
 from privfl.crypto.he.decryptor import opened_sum
 from privfl.crypto.he.keyring import Keyring
-from privfl.crypto.he.wire import Parts, SignedMessage
+from privfl.crypto.he.wire import HostileKey, Parts, SignedMessage
 
 
 class ClientRound(KeepsSecrets):
@@ -17,7 +17,11 @@ class ClientRound(KeepsSecrets):
         self.ring, self.plan, self.update = ring, plan, update
 
     def step(self, mail: Mail) -> Mail:
-        """The signed ciphertext; later the opened sum."""
+        """The signed ciphertext; later the opened sum.
+
+        Raises:
+            Abort: the key is one under which nothing must be encrypted; its maker is blamed.
+        """
         if not mail:
             return {"server": self._ciphertext()}
         if self.ring.secret is None or "server" not in mail:
@@ -30,11 +34,17 @@ class ClientRound(KeepsSecrets):
         ring, plan = self.ring, self.plan
         public = ring.key()
         numbers = ring.scheme.encode(self.update, plan)
-        parts = (
-            public.encrypt(numbers, plan)
-            if ring.secret is None
-            else ring.secret.encrypt(numbers, plan)
-        )
+        try:
+            parts = (
+                public.encrypt(numbers, plan)
+                if ring.secret is None
+                else ring.secret.encrypt(numbers, plan)
+            )
+        except HostileKey as refused:  # what it would send convicts the client, not the maker
+            raise Abort(
+                f"{ring.who} encrypts nothing under the key that it was sent: {refused}",
+                blamed=ring.arrangement.maker,
+            ) from refused
         return posted(ring, plan, parts)
 
 

@@ -40,6 +40,10 @@ class Refused(Exception):
     """Mail that cannot be used, and why."""
 
 
+class HostileKey(Refused):
+    """A key of a set-up that no honest maker hands out, under which nothing is encrypted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
     """What a message is about: the key in this set-up (``key_id``), and the public facts of the

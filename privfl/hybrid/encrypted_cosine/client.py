@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from privfl.core import Abort, Bounded, KeepsSecrets, Mail, RoundPlan
-from privfl.crypto.he.wire import SignedMessage, pack
-from privfl.hybrid.encrypted_cosine.keys import Ring
+from privfl.crypto.he.wire import HostileKey, SignedMessage, pack
+from privfl.hybrid.encrypted_cosine.keys import KEY_HOLDER, Ring
 from privfl.hybrid.encrypted_cosine.mail import CIPHERTEXT
 from privfl.hybrid.encrypted_cosine.parameters import unit_vector
 from privfl.hybrid.encrypted_cosine.products import encrypted
@@ -31,7 +31,13 @@ class CosineClientRound(KeepsSecrets):
             raise Abort(
                 f"{ring.who} has no finite update of {plan.d} values to send", blamed=ring.who
             )
-        chunks = encrypted(public, unit_vector(values, ring.setting.unit))
+        try:
+            chunks = encrypted(public, unit_vector(values, ring.setting.unit))
+        except HostileKey as refused:
+            raise Abort(
+                f"{ring.who} encrypts nothing under the key that it was sent: {refused}",
+                blamed=KEY_HOLDER,
+            ) from refused
         return {
             "server": (
                 SignedMessage.signed(

@@ -17,6 +17,7 @@ from privfl.crypto.he.lattice import Lattice, LatticePublic
 from privfl.crypto.he.lattice.frames import (
     ciphertext,
     closed,
+    hiding,
     load,
     public_key,
     residues,
@@ -38,7 +39,11 @@ AGGREGATE_FLOOD = 61
 
 
 def encrypted(public: LatticePublic, integers: Integers) -> list[Buffer]:
-    """A client's vector [d], chunk by chunk."""
+    """A client's vector [d], chunk by chunk.
+
+    Raises:
+        HostileKey: the public key is one whose ciphertexts hide nothing.
+    """
     lattice = public.lattice
     pack, chunks = packing(lattice), []
     with passage() as file:
@@ -47,7 +52,7 @@ def encrypted(public: LatticePublic, integers: Integers) -> list[Buffer]:
             sealed = seal.Ciphertext()
             encryptor.encrypt(pack.vector(file, integers[start : start + lattice.degree]), sealed)
             chunks.append(closed(file, lattice, sealed))
-    return list(chunks)
+    return list(hiding(chunks))
 
 
 def _encryptor(file: Passage, public: LatticePublic) -> Any:

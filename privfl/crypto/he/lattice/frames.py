@@ -22,7 +22,7 @@ from privfl.crypto.he.lattice.parameters import Lattice
 from privfl.crypto.he.lattice.residues import SEED, Form, Residues, Words
 from privfl.crypto.he.lattice.seal import Passage, context, passage
 from privfl.crypto.he.libraries import seal, zstandard
-from privfl.crypto.he.wire import Refused
+from privfl.crypto.he.wire import HostileKey, Refused
 
 _HEAD = struct.Struct("<HBBBBHQ")
 _MEMBERS = struct.Struct("<4Q?QQQdQ")
@@ -134,6 +134,18 @@ def opened(lattice: Lattice, data: Buffer) -> Words:
     if not words[1].any():
         raise Refused("a ciphertext that hides nothing")
     return words
+
+
+def hiding(made: list[bytes]) -> list[bytes]:
+    """Ciphertexts that were just made under somebody's public key, as they travel. To send one that
+    `opened` refuses would show the message, and convict who sends it instead of the key's maker.
+
+    Raises:
+        HostileKey: the second polynomial of one is zero.
+    """
+    if not all(any(memoryview(chunk)[len(chunk) // 2 :]) for chunk in made):
+        raise HostileKey("under this public key a ciphertext hides nothing")
+    return made
 
 
 def _last(lattice: Lattice) -> Residues:

@@ -55,7 +55,11 @@ class LatticePublic:
         return cls(lattice, bytes(fields[1]), workers)
 
     def encrypt(self, numbers: Numbers, plan: RoundPlan) -> Parts:
-        """One ciphertext for every ``slots`` numbers."""
+        """One ciphertext for every ``slots`` numbers.
+
+        Raises:
+            HostileKey: the key is so short that its ciphertexts hide nothing.
+        """
         return _encrypted(self.lattice, "public", self.public, numbers, self.workers)
 
     def check(self, ciphertext: Parts, plan: RoundPlan) -> None:
@@ -136,6 +140,9 @@ class LatticeSecret(KeepsSecrets):
     def encrypt(self, numbers: Numbers, plan: RoundPlan) -> Parts:
         """Under the secret key itself where the channel is symmetric: faster, and half as long when
         the random half is a seed.
+
+        Raises:
+            HostileKey: as `LatticePublic.encrypt`; or the secret key is not ternary.
         """
         if self.encryption == "public":
             return self.public.encrypt(numbers, plan)
@@ -186,11 +193,15 @@ def _encrypted(
 def _close(job: tuple[Lattice, Encryption, bytes, Numbers]) -> list[bytes]:
     """By our own ring arithmetic where it takes these parameters: a fifth of SEAL's time."""
     lattice, how, key, numbers = job
-    if how == "seeded" or not ring_encryption.fits(lattice):
+    if how == "symmetric" and ring_encryption.fits(lattice):
+        return ring_encryption.by_secret_key(lattice, key, numbers)
+    if how != "public":
         return by_seal(lattice, how, key, numbers)
-    if how == "public":
-        return ring_encryption.by_public_key(lattice, key, numbers)
-    return ring_encryption.by_secret_key(lattice, key, numbers)
+    return frames.hiding(
+        ring_encryption.by_public_key(lattice, key, numbers)
+        if ring_encryption.fits(lattice)
+        else by_seal(lattice, how, key, numbers)
+    )
 
 
 def by_seal(lattice: Lattice, how: Encryption, key: bytes, numbers: Numbers) -> list[bytes]:

@@ -26,7 +26,7 @@ from privfl.crypto.he.lattice.residues import Residues, Words
 from privfl.crypto.he.lattice.slots import Doubles, PlaintextSlots, coefficients, times
 from privfl.crypto.he.mprlwe.ring import N, Small
 from privfl.crypto.he.mprlwe.sampling import Stream
-from privfl.crypto.he.wire import Numbers, Refused
+from privfl.crypto.he.wire import HostileKey, Numbers, Refused
 
 Spectra = npt.NDArray[np.complex128]
 """Folded transforms [..., N / 2]."""
@@ -44,8 +44,7 @@ def fits(lattice: Lattice) -> bool:
     return (
         lattice.scheme == "bfv"
         and lattice.degree == N
-        and len(lattice.primes) == 2
-        and max(lattice.primes) <= 2 * _HALF
+        and lattice.primes == (2 * _HALF, 2 * _HALF)
         and lattice.plain_bits <= 24
     )
 
@@ -72,6 +71,7 @@ def by_secret_key(lattice: Lattice, key: bytes, numbers: Numbers) -> list[bytes]
 
     Raises:
         Refused: the key is none, or a number has no room.
+        HostileKey: the key is not ternary.
     """
     secret, stream = _secret_spectrum(lattice, key), Stream()
     code, closed = frames.residues(lattice), list[bytes]()
@@ -153,10 +153,15 @@ def _public_spectra(lattice: Lattice, key: bytes) -> Spectra:
 
 
 def _secret_spectrum(lattice: Lattice, key: bytes) -> Spectra:
-    """Of the secret key modulo the first prime, [1, N / 2]."""
+    """Of the secret key modulo the first prime, [1, N / 2]. Products with one that is not ternary
+    would not be exact, and residues that are none would convict who sends them.
+    """
     prime = frames.residues(lattice, key=True).primes[0]
     values = coefficients(frames.secret_words(lattice, key)[:, 0], prime)
-    return _spectra(_memory_order(_centred(values, prime)))
+    small = _centred(values, prime)
+    if np.abs(small).max() > 1:
+        raise HostileKey("a secret key whose coefficients are not all -1, 0 or 1")
+    return _spectra(_memory_order(small))
 
 
 def _centred(words: npt.NDArray[np.uint64], prime: int) -> Doubles:
