@@ -16,7 +16,7 @@ ENVELOPES = {
     ("secagg", "client/1"): 6,
     ("two_server", "client/1"): 2,
     ("bfv", "client/1"): 3,
-    ("two_server", "server/1"): 14,
+    ("two_server", "server/1"): 10,
     ("two_server", "dealer"): 4,
     ("bfv", "decryptor/0"): 4,
 }
@@ -42,7 +42,7 @@ def test_a_client_that_is_killed_leaves_the_sum_of_the_others_and_one_sentence(
         hostile.restart(one)
     plan = {"relay": "Signals", "pid": hostile.running[name].pid, "number": signal.SIGKILL}
     (told,), model = hostile.play(config, tmp_path / "run", who=who, at=at, **plan)
-    hostile.running[name].wait()
+    hostile.running[name].wait(60)  # it was handed that envelope
     assert hostile.running[name].poll() is not None
     (said,) = [what for what in about(told, who) if "did not get through" not in what]
     assert said.startswith(f"{who} did not answer within ")
@@ -61,7 +61,7 @@ def test_a_helper_that_is_killed_closes_the_round_and_is_named(channel, who, at,
         (told,), model = hostile.play(config, out, who=who, at=at, **plan)
     except RunLost as lost:
         why, told, model = str(lost), None, None
-    hostile.running[name].wait()
+    hostile.running[name].wait(60)  # it was handed that envelope
     assert hostile.running[name].poll() is not None
     if told is None:
         assert who in why
