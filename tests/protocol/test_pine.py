@@ -38,6 +38,7 @@ from privfl.crypto.sharing.pine.parameters import (
 )
 from privfl.crypto.sharing.pine.vdaf import HELPER, LEADER, Pine, Usage
 from privfl.dp import DistributedSkellam
+from tests.protocol.opened import opened, told
 
 PINE = AdditiveSharing(proof="pine", bits=12)
 
@@ -82,15 +83,11 @@ class Scene:
         server = wrap("server", self.all.server.enter(self.plan))
         return drive(server, parties, faults, keep_bodies=keep_bodies)
 
-    def opened_is_exactly(self, outcome, survivors, updates=None):
-        assert outcome.opened is not None, {who: str(a) for who, a in outcome.aborts.items()}
-        assert outcome.opened.survivors == tuple(survivors)
+    def exactly(self, survivors, updates=None):
+        """What `opened` has to be: the sum of what these clients encode."""
         made, code = updates or updates_for(self.plan), self.channel.code
-        exact = code.decode(
-            sum(code.encode(made[i], self.plan) for i in survivors), self.plan, len(survivors)
-        )
-        assert torch.equal(outcome.opened.what.value, exact.value)
-        assert outcome.opened.what.weight == exact.weight
+        total = sum(code.encode(made[i], self.plan) for i in survivors)
+        return told(survivors, code.decode(total, self.plan, len(survivors)))
 
 
 # ---- honest rounds
@@ -107,7 +104,7 @@ def test_the_sum_is_that_of_the_quantised_updates(settings):
         exact = sum(u.weight * u.delta for u in made.values())
         assert torch.allclose(outcome.opened.what.value, exact, atol=0.05)
     else:
-        scene.opened_is_exactly(outcome, scene.plan.cohort)
+        assert opened(outcome) == scene.exactly(scene.plan.cohort)
     assert not outcome.opened.excluded
 
 
@@ -115,13 +112,13 @@ def test_the_longest_update_that_a_bound_allows_is_proved():
     scene = Scene(d=3)
     longest = torch.tensor([1.0, 0.0, 0.0])
     updates = {i: Bounded(i, longest, 1.0, weight=4.0) for i in scene.plan.cohort}
-    scene.opened_is_exactly(scene.run(updates=updates), scene.plan.cohort, updates)
+    assert opened(scene.run(updates=updates)) == scene.exactly(scene.plan.cohort, updates)
 
 
 def test_the_upload_is_hardly_longer_than_the_vector():
     scene = Scene(d=100_000, n=2, channel=AdditiveSharing(proof="pine"))
     outcome = scene.run()
-    scene.opened_is_exactly(outcome, (1, 2))
+    assert opened(outcome) == scene.exactly((1, 2))
     assert outcome.bytes_sent("client/1") <= 1.05 * 8 * 100_000
 
 
@@ -129,7 +126,7 @@ def test_who_drops_or_sends_garbage_is_left_out_by_name():
     scene = Scene()
     faults = Faults(silent_from={"client/2": 0}, malformed={"client/4": lambda b: bytes(b[:50])})
     outcome = scene.run(faults)
-    scene.opened_is_exactly(outcome, [1, 3, 5])
+    assert opened(outcome) == scene.exactly([1, 3, 5])
     assert "stage share" in outcome.opened.excluded["client/4"]
 
 
@@ -138,13 +135,13 @@ def test_parties_that_sleep_between_exchanges_open_the_same(restless):
     outcome = scene.run(
         Faults(silent_from={"client/2": 0}), wrap=lambda who, party: restless(party)
     )
-    scene.opened_is_exactly(outcome, [1, 3, 4, 5])
+    assert opened(outcome) == scene.exactly([1, 3, 4, 5])
 
 
 def test_messages_that_come_twice_change_nothing():
     scene = Scene()
     outcome = scene.run(Faults(duplicated={"server/1", "server", "client/2"}))
-    scene.opened_is_exactly(outcome, range(1, 6))
+    assert opened(outcome) == scene.exactly(range(1, 6))
     assert not outcome.aborts
 
 
@@ -269,7 +266,7 @@ OVER = {
 def test_an_update_over_the_bound_is_left_out_however_it_is_made(vector):
     scene = Scene()
     outcome = scene.run(wrap=lambda who, party: Lies(party, vector) if who == "client/3" else party)
-    scene.opened_is_exactly(outcome, [1, 2, 4, 5])
+    assert opened(outcome) == scene.exactly([1, 2, 4, 5])
     assert "its proof does not hold" in outcome.opened.excluded["client/3"]
     assert "or one of the two servers lied" in outcome.opened.excluded["client/3"]
 
@@ -278,7 +275,7 @@ def test_the_bold_prover_is_believed_where_it_tells_the_truth():
     """So it is the lie that the tests above see, and not the liar's code."""
     scene = Scene()
     outcome = scene.run(wrap=lambda who, party: Lies(party) if who == "client/3" else party)
-    scene.opened_is_exactly(outcome, range(1, 6))
+    assert opened(outcome) == scene.exactly(range(1, 6))
 
 
 @dataclass(frozen=True)
@@ -312,7 +309,7 @@ def test_a_bit_of_two_in_weight_success_product_or_norm_is_left_out(place):
             Lies(party, circuit=with_a_two(place)) if who == "client/2" else party
         )
     )
-    scene.opened_is_exactly(outcome, [1, 3, 4, 5])
+    assert opened(outcome) == scene.exactly([1, 3, 4, 5])
     assert "proof does not hold" in outcome.opened.excluded["client/2"]
 
 
@@ -346,7 +343,7 @@ def test_one_changed_byte_of_a_report_leaves_its_client_out(at):
     outcome = scene.run(
         wrap=lambda who, party: Alters(party, "server", change) if who == "client/4" else party
     )
-    scene.opened_is_exactly(outcome, [1, 2, 3, 5])
+    assert opened(outcome) == scene.exactly([1, 2, 3, 5])
     assert "proof does not hold" in outcome.opened.excluded["client/4"]
     assert not outcome.aborts
 
@@ -378,7 +375,7 @@ def test_swapped_public_shares_leave_both_out():
             else party
         )
     )
-    scene.opened_is_exactly(outcome, [3, 4, 5])
+    assert opened(outcome) == scene.exactly([3, 4, 5])
 
 
 def test_a_public_share_that_only_server_1_sees_changed_frames_nobody():
@@ -420,7 +417,7 @@ def test_a_public_share_that_only_server_1_sees_changed_frames_nobody():
     outcome = scene.run(
         wrap=lambda who, party: TellsAnotherStory(party) if who == "client/5" else party
     )
-    scene.opened_is_exactly(outcome, [1, 2, 3, 4])
+    assert opened(outcome) == scene.exactly([1, 2, 3, 4])
     assert not outcome.aborts
     assert "or one of the two servers lied" in outcome.opened.excluded["client/5"]
 
@@ -435,13 +432,13 @@ def test_a_report_of_another_place_or_round_is_refused():
     outcome = scene.run(
         place, wrap=lambda who, party: keep(who, party) if who == "client/1" else party
     )
-    scene.opened_is_exactly(outcome, [1, 3, 4, 5])
+    assert opened(outcome) == scene.exactly([1, 3, 4, 5])
     assert "another client's place" in outcome.opened.excluded["client/2"]
     later = Scene(number=1)
     later.all = scene.all
     replay = Faults(malformed={"client/1": lambda b: recorded["client/1"]})
     outcome = later.run(replay)
-    later.opened_is_exactly(outcome, [2, 3, 4, 5])
+    assert opened(outcome) == later.exactly([2, 3, 4, 5])
     assert "another round" in outcome.opened.excluded["client/1"]
 
 
@@ -523,7 +520,7 @@ def test_a_server_that_answers_wrongly_only_leaves_that_client_out():
     outcome = scene.run(
         wrap=lambda who, party: Alters(party, "server", change) if who == "server/1" else party
     )
-    scene.opened_is_exactly(outcome, [2, 3, 4, 5])
+    assert opened(outcome) == scene.exactly([2, 3, 4, 5])
     assert "or one of the two servers lied" in outcome.opened.excluded["client/1"]
 
 
@@ -622,7 +619,7 @@ def test_hostile_bytes_from_a_client_leave_out_nobody_else(seed):
     outcome = scene.run(
         wrap=lambda who, party: Alters(party, to, garble) if who == "client/2" else party
     )
-    scene.opened_is_exactly(outcome, [1, 3, 4, 5])
+    assert opened(outcome) == scene.exactly([1, 3, 4, 5])
     assert not outcome.aborts
 
 

@@ -34,6 +34,7 @@ from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.primitives import fields
 from privfl.crypto.ring import lift
 from privfl.dp import DistributedSkellam
+from tests.protocol.opened import opened, told
 
 MODES = ("semi_honest", "active")
 
@@ -89,6 +90,11 @@ class Scene:
         parties = {name: wrap(party) for name, party in self.parties(plan, updates).items()}
         return drive(wrap(self.server.enter(plan)), parties, faults, keep_bodies=keep_bodies)
 
+    def exactly(self, survivors, number=0, updates=None):
+        """What `opened` has to be: the sum of what these clients encode."""
+        total = expected_integers(self, survivors, number, updates)
+        return told(survivors, self.channel.code.decode(total, self.plan(number), len(survivors)))
+
 
 def expected_integers(scene, survivors, number=0, updates=None):
     plan = scene.plan(number)
@@ -96,24 +102,12 @@ def expected_integers(scene, survivors, number=0, updates=None):
     return sum(scene.channel.code.encode(made[i], plan) for i in survivors)
 
 
-def opened_is_exactly(scene, outcome, survivors, number=0, updates=None):
-    assert outcome.opened is not None, {k: str(v) for k, v in outcome.aborts.items()}
-    assert outcome.opened.survivors == tuple(survivors)
-    plan = scene.plan(number)
-    exact = scene.channel.code.decode(
-        expected_integers(scene, survivors, number, updates), plan, len(survivors)
-    )
-    assert torch.equal(outcome.opened.what.value, exact.value)
-    assert outcome.opened.what.weight == exact.weight
-    assert outcome.opened.what.count == len(survivors)
-
-
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("graph", ["complete", 4])
 @pytest.mark.parametrize(("ring", "bits"), [(16, 8), (24, 16), (32, 20), (None, 16)])
 def test_the_sum_is_exactly_the_sum_of_the_quantised_updates(mode, graph, ring, bits):
     scene = Scene(SecAgg(mode=mode, graph=graph, ring=ring, bits=bits, corrupt=0.0), n=7)
-    opened_is_exactly(scene, scene.run(), range(1, 8))
+    assert opened(scene.run()) == scene.exactly(range(1, 8))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -130,7 +124,7 @@ def test_dropouts_at_every_stage_and_of_every_subset_leave_the_survivors_sum(mod
         scene = Scene(SecAgg(mode=mode, graph="complete", corrupt=0.0), n=5, d=9)
         outcome = scene.run(Faults(silent_from={client_party(i): 2 * stage for i in gone}))
         survivors = [i for i in range(1, 6) if stage > 2 or i not in gone]
-        opened_is_exactly(scene, outcome, survivors)
+        assert opened(outcome) == scene.exactly(survivors)
 
 
 @settings(max_examples=40, deadline=None)
@@ -147,7 +141,7 @@ def test_any_pattern_of_dropouts_opens_the_exact_sum_or_nothing(silent, mode, gr
     outcome = scene.run(faults)
     if outcome.opened is None:
         return
-    opened_is_exactly(scene, outcome, outcome.opened.survivors)
+    assert opened(outcome) == scene.exactly(outcome.opened.survivors)
     assert len(outcome.opened.survivors) >= scene.channel.parameters(scene.plan()).quorum
     assert set(outcome.opened.survivors) <= {
         i + 1 for i, e in enumerate(silent) if e is None or e > 4
@@ -157,7 +151,7 @@ def test_any_pattern_of_dropouts_opens_the_exact_sum_or_nothing(silent, mode, gr
 def test_never_shared_and_shared_then_dropped_are_two_things():
     scene = Scene(SecAgg(graph="complete"), n=6)
     outcome = scene.run(Faults(silent_from={"client/1": 2, "client/2": 4}), keep_bodies=True)
-    opened_is_exactly(scene, outcome, [3, 4, 5, 6])
+    assert opened(outcome) == scene.exactly([3, 4, 5, 6])
     unmask = max(message.exchange for message in outcome.messages)
     for message in (x for x in outcome.messages if x.exchange == unmask):
         seeds = struct.unpack_from("<I", message.body, 28)[0]
@@ -194,7 +188,7 @@ def test_fewer_survivors_than_the_threshold_open_nothing_and_say_at_which_stage(
 def test_late_messages_drop_their_sender_and_doubled_ones_change_nothing():
     scene = Scene(SecAgg(graph="complete"), n=6)
     outcome = scene.run(Faults(late={"client/2": 2}, duplicated={"client/3", "server"}))
-    opened_is_exactly(scene, outcome, [1, 3, 4, 5, 6])
+    assert opened(outcome) == scene.exactly([1, 3, 4, 5, 6])
     assert not outcome.opened.excluded
 
 
@@ -219,10 +213,10 @@ def test_a_client_that_sends_garbage_is_excluded_by_name_and_nobody_crashes(mode
     outcome = scene.run(Faults(malformed={"client/4": spoil}))
     last = 4 if mode == "active" else 3
     if stage > last:
-        opened_is_exactly(scene, outcome, range(1, 7))
+        assert opened(outcome) == scene.exactly(range(1, 7))
         return
     survivors = [i for i in range(1, 7) if stage > 2 or i != 4]
-    opened_is_exactly(scene, outcome, survivors)
+    assert opened(outcome) == scene.exactly(survivors)
     assert "stage" in outcome.opened.excluded["client/4"]
 
 
@@ -238,7 +232,7 @@ def test_a_stranger_is_named_and_ignored():
     plan = scene.plan()
     parties = {**scene.parties(plan), "client/99": Stranger()}
     outcome = drive(scene.server.enter(plan), parties)
-    opened_is_exactly(scene, outcome, [1, 2, 3, 4])
+    assert opened(outcome) == scene.exactly([1, 2, 3, 4])
     assert "not in the cohort" in outcome.opened.excluded["client/99"]
 
 
@@ -253,7 +247,7 @@ def test_an_update_that_cannot_be_encoded_drops_its_client_by_name(bad):
     }[bad]
     updates[2] = Bounded.claimed(2, lie, 1.0, weight=99.0 if bad == "heavy" else 1.0)
     outcome = scene.run(updates=updates)
-    opened_is_exactly(scene, outcome, [1, 3, 4, 5], updates=updates)
+    assert opened(outcome) == scene.exactly([1, 3, 4, 5], updates=updates)
     assert outcome.aborts["client/2"].blamed == "client/2"
     assert outcome.aborts["client/2"].stage == "enter"
 
@@ -287,7 +281,7 @@ def test_wrong_shares_are_outvoted_and_their_holder_is_named():
         return bytes(changed)
 
     outcome = scene.run(Faults(malformed={"client/1": spoil}))
-    opened_is_exactly(scene, outcome, range(1, 7))
+    assert opened(outcome) == scene.exactly(range(1, 7))
     assert "another share" in outcome.opened.excluded["client/1"]
 
 
@@ -311,12 +305,12 @@ def test_parties_that_sleep_between_exchanges_open_the_same(mode, fidelity, rest
     scene = Scene(SecAgg(mode=mode, graph="complete", corrupt=0.0, fidelity=fidelity), n=4)
     faults = Faults(silent_from={"client/1": 4}) if fidelity == "real" else Faults()
     outcome = scene.run(faults, wrap=lambda party: restless(party, scene.all.directory))
-    opened_is_exactly(scene, outcome, [2, 3, 4] if fidelity == "real" else [1, 2, 3, 4])
+    assert opened(outcome) == scene.exactly([2, 3, 4] if fidelity == "real" else [1, 2, 3, 4])
 
 
 def test_members_sleep_and_wake_with_their_identities_and_keys_ahead():
     scene = Scene(SecAgg(mode="active", graph="complete", carry=True, corrupt=0.0), n=4)
-    opened_is_exactly(scene, scene.run(), range(1, 5))
+    assert opened(scene.run()) == scene.exactly(range(1, 5))
     key = StateKey()
     scene.members = {
         i: unseal_state(seal_state(m, key), key, type(m), lent=scene.all.directory)
@@ -326,7 +320,7 @@ def test_members_sleep_and_wake_with_their_identities_and_keys_ahead():
         seal_state(scene.server, key), key, type(scene.server), lent=scene.all.directory
     )
     outcome = scene.run(number=1)
-    opened_is_exactly(scene, outcome, range(1, 5), number=1)
+    assert opened(outcome) == scene.exactly(range(1, 5), number=1)
     assert outcome.exchanges == 8
 
 
@@ -359,7 +353,7 @@ def test_exchanges_a_round(mode, carry, uploads):
     scene = Scene(SecAgg(mode=mode, carry=carry, graph="complete", corrupt=0.0), n=5)
     scene.run()
     outcome = scene.run(number=1)
-    opened_is_exactly(scene, outcome, range(1, 6), number=1)
+    assert opened(outcome) == scene.exactly(range(1, 6), number=1)
     assert (
         len(
             {
@@ -376,9 +370,9 @@ def test_whoever_lost_its_carried_keys_is_called_and_the_silent_are_left_out():
     scene = Scene(SecAgg(mode="active", carry=True, graph="complete", corrupt=0.0), n=6)
     scene.run(Faults(silent_from={"client/1": 8, "client/2": 4}))
     outcome = scene.run(Faults(silent_from={"client/2": 0}), number=1)
-    opened_is_exactly(scene, outcome, [1, 3, 4, 5, 6], number=1)
+    assert opened(outcome) == scene.exactly([1, 3, 4, 5, 6], number=1)
     outcome = scene.run(number=2)
-    opened_is_exactly(scene, outcome, range(1, 7), number=2)
+    assert opened(outcome) == scene.exactly(range(1, 7), number=2)
 
 
 def test_a_first_round_in_which_all_that_are_called_are_silent_aborts():
@@ -402,7 +396,7 @@ def test_the_ideal_server_hears_the_sum_alone_and_keeps_the_quorum():
     scene = Scene(SecAgg(fidelity="ideal"), n=5)
     outcome = scene.run(Faults(malformed={"client/2": lambda body: b"?"}), keep_bodies=True)
     assert [x.sender for x in outcome.messages if x.receiver == "server"] == ["trusted/0"]
-    opened_is_exactly(scene, outcome, [1, 3, 4, 5])
+    assert opened(outcome) == scene.exactly([1, 3, 4, 5])
     assert "client/2" in outcome.opened.excluded
     seen = scene.channel.decode(outcome.received({"server"}), {})
     assert isinstance(seen, Total)

@@ -25,6 +25,7 @@ from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.mpc import Ands, DaBits, SignBits, Triple, UsedUp
 from privfl.crypto.primitives import fields
 from privfl.crypto.sharing.parameters import HELD
+from tests.protocol.opened import opened, told
 
 RNG = np.random.default_rng(3)
 
@@ -62,22 +63,18 @@ class Scene:
             wrap(self.all.server.enter(self.plan)), parties, faults, keep_bodies=keep_bodies
         )
 
-    def opened_is_exactly(self, outcome, survivors, updates=None):
-        assert outcome.opened is not None, {who: str(a) for who, a in outcome.aborts.items()}
-        assert outcome.opened.survivors == tuple(survivors)
+    def exactly(self, survivors, updates=None):
+        """What `opened` has to be: the sum of what these clients encode."""
         made, code = updates or updates_for(self.plan), self.channel.code
-        exact = code.decode(
-            sum(code.encode(made[i], self.plan) for i in survivors), self.plan, len(survivors)
-        )
-        assert torch.equal(outcome.opened.what.value, exact.value)
-        assert outcome.opened.what.weight == exact.weight
+        total = sum(code.encode(made[i], self.plan) for i in survivors)
+        return told(survivors, code.decode(total, self.plan, len(survivors)))
 
 
 @pytest.mark.parametrize("servers", [2, 3, 5])
 @pytest.mark.parametrize(("ring", "bits"), [(16, 8), (24, 16), (32, 20), (None, 16)])
 def test_the_sum_is_exactly_the_sum_of_the_quantised_updates(servers, ring, bits):
     scene = Scene(AdditiveSharing(servers=servers, ring=ring, bits=bits))
-    scene.opened_is_exactly(scene.run(), scene.plan.cohort)
+    assert opened(scene.run()) == scene.exactly(scene.plan.cohort)
 
 
 def test_the_upload_is_one_vector_and_a_seed_for_each_other_server():
@@ -98,7 +95,7 @@ def test_who_does_not_reach_every_server_is_left_out_by_all():
     outcome = scene.run(
         Faults(silent_from={"client/2": 0}, malformed={"client/4": lose_the_second})
     )
-    scene.opened_is_exactly(outcome, [1, 3, 5])
+    assert opened(outcome) == scene.exactly([1, 3, 5])
     assert "stage share" in outcome.opened.excluded["client/4"]
 
 
@@ -115,7 +112,7 @@ def test_who_does_not_reach_every_server_is_left_out_by_all():
 def test_clients_that_send_garbage_are_excluded_by_name(garble):
     scene = Scene()
     outcome = scene.run(Faults(malformed={"client/3": garble}))
-    scene.opened_is_exactly(outcome, [1, 2, 4, 5])
+    assert opened(outcome) == scene.exactly([1, 2, 4, 5])
     assert "client/3" in outcome.opened.excluded
 
 
@@ -124,7 +121,7 @@ def test_an_update_that_cannot_be_encoded_drops_its_client_by_name():
     updates = updates_for(scene.plan)
     updates[2] = Bounded.claimed(2, torch.full((33,), float("nan")), 1.0)
     outcome = scene.run(updates=updates)
-    scene.opened_is_exactly(outcome, [1, 3, 4, 5], updates)
+    assert opened(outcome) == scene.exactly([1, 3, 4, 5], updates)
     assert outcome.aborts["client/2"].stage == "enter"
 
 
@@ -168,7 +165,7 @@ def test_an_earlier_rounds_messages_are_refused():
     scene.plan = RoundPlan(1, scene.plan.cohort, d=33, l2=1.0, max_weight=4.0, session=b"test")
     replay = iter(recorded)
     outcome = scene.run(Faults(malformed={"client/1": lambda b: next(replay)}))
-    scene.opened_is_exactly(outcome, [2, 3, 4, 5])
+    assert opened(outcome) == scene.exactly([2, 3, 4, 5])
     assert "another round" in outcome.opened.excluded["client/1"]
 
 
@@ -196,7 +193,7 @@ def test_what_each_coalition_reads_is_computed():
 def test_a_helpers_message_that_comes_twice_changes_nothing():
     scene = Scene(AdditiveSharing(servers=3))
     outcome = scene.run(Faults(duplicated={"server/1", "server/2", "client/2"}))
-    scene.opened_is_exactly(outcome, range(1, 6))
+    assert opened(outcome) == scene.exactly(range(1, 6))
     assert not outcome.aborts
 
 
@@ -229,7 +226,7 @@ def test_a_stranger_that_writes_to_everybody_gets_nobody_blamed():
     }
     parties |= {who: helper.enter(scene.plan) for who, helper in scene.helpers.items()}
     outcome = drive(scene.all.server.enter(scene.plan), {**parties, "client/99": Stranger()})
-    scene.opened_is_exactly(outcome, range(1, 6))
+    assert opened(outcome) == scene.exactly(range(1, 6))
 
 
 def other_facts(body):
@@ -266,8 +263,8 @@ def test_each_servers_share_is_uniform_over_the_ring():
 
 def test_parties_that_sleep_between_exchanges_open_the_same(restless):
     scene = Scene(AdditiveSharing(servers=3))
-    scene.opened_is_exactly(
-        scene.run(Faults(silent_from={"client/2": 0}), wrap=restless), [1, 3, 4, 5]
+    assert opened(scene.run(Faults(silent_from={"client/2": 0}), wrap=restless)) == scene.exactly(
+        [1, 3, 4, 5]
     )
 
 
@@ -290,13 +287,13 @@ def test_two_sets_of_helpers_of_one_channel_serve_side_by_side():
     channel = AdditiveSharing()
     first = Scene(channel)
     Scene(channel)
-    first.opened_is_exactly(first.run(), first.plan.cohort)
+    assert opened(first.run()) == first.exactly(first.plan.cohort)
 
 
 def test_headroom_is_refused_one_client_past_the_ring():
     channel = AdditiveSharing(ring=16, bits=13)
     scene = Scene(channel, n=8)
-    scene.opened_is_exactly(scene.run(), scene.plan.cohort)
+    assert opened(scene.run()) == scene.exactly(scene.plan.cohort)
     with pytest.raises(ConfigError, match="ring of 17 bits"):
         Scene(channel, n=9).run()
     with pytest.raises(ConfigError, match="hides nothing"):
