@@ -56,7 +56,9 @@ class Natural:
         return self.mean + torch.einsum("ndhw,cd->nchw", planes, self.colours)
 
 
-def outside(x: Tensor, low: Tensor, high: Tensor) -> Float[Tensor, ""]:
+def outside(
+    x: Float[Tensor, "n ..."], low: Float[Tensor, "..."], high: Float[Tensor, "..."]
+) -> Float[Tensor, ""]:
     """The mean square by which samples leave the features' box, with a graph."""
     beyond: Tensor = (x - x.clamp(low, high)).square().mean()
     return beyond
