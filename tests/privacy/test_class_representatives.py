@@ -329,3 +329,21 @@ def test_text_has_no_representatives_and_the_audit_says_so():
     attacks = named_attacks([{"name": "client_gan", "wanted": 1, "labelled": 0, "active": False}])
     (finding,) = audit(made, adversaries=["server"], attacks=attacks, lies=None).findings
     assert "samples are tokens" in finding.undone
+
+
+def test_who_has_samples_of_the_class_learns_nothing_from_a_picture_that_is_of_it():
+    """The mean of a class in two heaps lies in the other class, so the mean alone would be a blind
+    claim that no classifier takes for it.
+    """
+    rng = torch.Generator().manual_seed(0)
+    y = torch.arange(400) % 2
+    side = 2.0 * (torch.arange(400) // 2 % 2) - 1
+    x = (y * side).unsqueeze(1) * torch.ones(4) + 0.1 * torch.randn(400, 4, generator=rng)
+    heaps = Dataset(x, y, 2)
+    net = initialised(mlp, (4,), 2, seed=0, hidden=(8,))
+    clients = [heaps.take(range(100 * k, 100 * k + 100)) for k in range(2)]
+    made = Federation(net, clients, heaps.take(range(200, 400)), rounds=1, executor="sequential")
+    attacks = named_attacks([{"name": "server_gan", "wanted": 1, "target": "sum", **CHEAP}])
+    (finding,) = audit(made, adversaries=["server"], attacks=attacks, lies=None).findings
+    assert finding.value is not None
+    assert finding.baseline.value == 1.0

@@ -2,11 +2,14 @@
 attack does not apply to it.
 """
 
+from dataclasses import replace
+
 import pytest
 
 from privfl import Federation
 from privfl.attacks import (
     GradientInversion,
+    Knowledge,
     LabelCounts,
     LinearLeakage,
     PropertyInference,
@@ -14,6 +17,8 @@ from privfl.attacks import (
     UpdateMembership,
 )
 from privfl.audit import audit
+from privfl.audit.games import AuditNotes, Truth, attack_probe, attack_stream
+from privfl.audit.rehearsal import divide, rehearse
 
 BASE = {
     "data": {"name": "digits", "clients": 8, "partition": {"name": "iid"}},
@@ -83,6 +88,43 @@ def test_a_planted_leak_is_found(planted):
     assert report.findings
     for finding in report.findings:
         assert finding.verdict == "leaks", (finding.value, finding.reason, finding.more)
+
+
+TWINS = [name for name, (_, _, attack) in LEAKS.items() if attack in (SAMPLES, MEMBERS, LABELS)]
+
+
+def blind(planted):
+    """What the same attack says of the same deployment where all that is asked about is other
+    samples of the same clients than those that they trained on.
+    """
+    changes, adversary, attack = LEAKS[planted]
+    federation = Federation.from_config({**BASE, **changes})
+    scenario = federation.scenario
+    third = {client: len(index) // 3 for client, index in scenario.clients.items()}
+    trained = {client: index[: third[client]] for client, index in scenario.clients.items()}
+    claimed = {client: index[third[client] :] for client, index in scenario.clients.items()}
+    ground = divide(replace(scenario, clients=claimed), 0.5, 0)
+    knows = Knowledge(scenario.facts["forward"], auxiliary=ground.auxiliary)
+    notes = AuditNotes([], {}, {})
+    if attack is MEMBERS:
+        run = rehearse(federation, trained, scenario.rounds)
+        pool = replace(knows, candidates=ground.pool)
+        attack_stream(notes, "blind", run, [adversary], [attack], pool, ground, None)
+    else:
+        run = rehearse(federation, {k: index[:1] for k, index in trained.items()}, 1)
+        few = {client: index[:1] for client, index in ground.members.items()}
+        truth = Truth(few, scenario.workload.data, ground)
+        attack_probe(notes, "blind", run, [adversary], [attack], knows, truth, None)
+    return notes.findings
+
+
+@pytest.mark.parametrize("planted", TWINS)
+def test_a_blind_twin_of_a_planted_leak_finds_nothing(planted):
+    findings = blind(planted)
+    assert findings
+    for finding in findings:
+        assert finding.value is not None, finding.reason
+        assert finding.verdict == "not found", (finding.value, finding.more)
 
 
 @pytest.mark.parametrize(

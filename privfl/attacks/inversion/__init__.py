@@ -2,6 +2,7 @@
 
 from privfl.attacks.inversion.dager import DAGER
 from privfl.attacks.inversion.disaggregation import ClientUpdates, GradientDisaggregation
+from privfl.attacks.inversion.dlg import DLG, IDLG
 from privfl.attacks.inversion.embedding_leakage import EmbeddingLeakage
 from privfl.attacks.inversion.fishing import Fishing
 from privfl.attacks.inversion.gauss_newton import GaussNewton
@@ -11,7 +12,7 @@ from privfl.attacks.inversion.labels import LabelCounts
 from privfl.attacks.inversion.lamp import LAMP
 from privfl.attacks.inversion.linear import LinearLeakage
 from privfl.attacks.inversion.loki import Loki, alone, lokied
-from privfl.attacks.inversion.matching import DLG, IDLG, GradientInversion
+from privfl.attacks.inversion.matching import GradientInversion
 from privfl.attacks.inversion.spear import SPEAR
 from privfl.attacks.inversion.statistic_counts import StatisticCounts
 from privfl.attacks.inversion.tableak import TabLeak

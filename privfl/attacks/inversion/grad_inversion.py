@@ -24,7 +24,8 @@ from privfl.attacks.inference import (
 from privfl.attacks.inversion.batch_size import sizes, tried
 from privfl.attacks.inversion.labels import labels
 from privfl.attacks.inversion.matching import TVS, Problem, _start, problem, total_variation
-from privfl.attacks.inversion.rehearsal import best, victims
+from privfl.attacks.inversion.natural import OWN, Natural, outside
+from privfl.attacks.inversion.rehearsal import apart, best, victims
 from privfl.attacks.inversion.statistics import Heard, Norm, distance, listening
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
@@ -58,8 +59,13 @@ class GradInversion(Targeted):
         statistics: weight of that distance.
         start: "noise", as in the paper, or "own": the mean of the adversary's own samples of each
             label, with a tenth of that noise.
-        tune: choose ``statistics`` of `STATISTICS`, then ``tv``, before the target is looked at, on
-            updates that the adversary makes of its auxiliary samples (by one seed).
+        own: above 0, descents run in coordinates in which the adversary's own samples are white
+            (`Natural`; Adam without signs), and this is the weight of the coordinates' mean square:
+            the guess then is what a Gaussian with the own samples' mean and spectrum makes likely.
+            The total variation is left out.
+        tune: choose ``own`` of `OWN` (where there are own samples), ``statistics`` of `STATISTICS`,
+            then ``tv`` where it counts, before the target is looked at, on updates that the
+            adversary makes of its auxiliary samples (by one seed).
 
     >>> GradInversion(seeds=2).group
     0.01
@@ -75,6 +81,7 @@ class GradInversion(Targeted):
     group: float = 0.01
     seeds: int = 3
     start: Literal["noise", "own"] = "noise"
+    own: float = 0.0
     target: Target = "client"
     client: ClientId | None = None
     tune: bool = False
@@ -92,18 +99,22 @@ class GradInversion(Targeted):
         observed = observe(views[0], knowledge, self.target, self.client)
         practice = victims(observed, forward, knowledge, sizes(observed, forward)[0], VICTIMS)
         low, high = forward.span(observed.delta)
-        known, span = replace(knowledge, labels=None), (high - low).clamp(min=1e-9)
+        known, span = apart(knowledge, practice), (high - low).clamp(min=1e-9)
 
         def solve(attack: GradInversion, seen: Observed) -> Reconstruction:
             return attack._solve(seen, forward, known)
 
         chosen = replace(self, tune=False, seeds=1)
+        if known.auxiliary is not None:
+            weights = dict.fromkeys((self.own, *OWN))
+            chosen = best([replace(chosen, own=own) for own in weights], practice, solve, span)
         if forward.buffers in ("averaged", "local"):
             weights = dict.fromkeys((self.statistics, *STATISTICS))
             tried = [replace(chosen, statistics=weight) for weight in weights]
             chosen = best(tried, practice, solve, span)
-        tvs = dict.fromkeys((chosen.tv, *TVS))
-        chosen = best([replace(chosen, tv=tv) for tv in tvs], practice, solve, span)
+        if not chosen.own:
+            tvs = dict.fromkeys((chosen.tv, *TVS))
+            chosen = best([replace(chosen, tv=tv) for tv in tvs], practice, solve, span)
         return replace(chosen, seeds=self.seeds)
 
     def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> Reconstruction:
@@ -129,30 +140,44 @@ class GradInversion(Targeted):
         given = _Given.of(observed, forward, posed)
         rng = knowledge.generator(6)
         first = self._first(posed, knowledge)
-        xs = [_near(first, _start(posed, rng)).requires_grad_() for _ in range(self.seeds)]
+        natural = self._natural(knowledge)
         reach = float((posed.high - posed.low).mean())
-        adam = torch.optim.Adam(xs, lr=self.lr * reach)
-        found, least = xs[0].detach().clone(), float("inf")
+        if natural is None:
+            zs = [_near(first, _start(posed, rng)) for _ in range(self.seeds)]
+        else:
+            size = (len(posed.labels), *posed.low.shape)
+            zs = [torch.randn(size, generator=rng) for _ in range(self.seeds)]
+            zs = [z if first is None else 0.1 * z for z in zs]
+        for z in zs:
+            z.requires_grad_()
+        adam = torch.optim.Adam(zs, lr=self.lr * reach / (natural.reach if natural else 1.0))
+        found, least = zs[0].detach().clone(), float("inf")
         for i in range(self.iterations):
             if i in (3 * self.iterations // 8, 5 * self.iterations // 8, 7 * self.iterations // 8):
                 adam.param_groups[0]["lr"] /= 10
+            xs = [natural.samples(z) if natural else z for z in zs]
             middle = torch.stack([x.detach() for x in xs]).mean(dim=0)
-            for x in xs:
+            for z, x in zip(zs, xs, strict=True):
                 value = self._objective(posed, x, middle if len(xs) > 1 else None, reach, given)
-                (slope,) = torch.autograd.grad(value, x)
-                x.grad = slope.sign_()
+                if natural is not None:
+                    value = value + self.own * z.square().mean() + outside(x, posed.low, posed.high)
+                (slope,) = torch.autograd.grad(value, z)
+                z.grad = slope.sign_() if natural is None else slope
                 if value.item() < least:
                     found, least = x.detach().clone(), value.item()
             adam.step()
-            with torch.no_grad():
-                for x in xs:
-                    x.copy_(x.clamp(posed.low, posed.high))
+            if natural is None:
+                with torch.no_grad():
+                    for z in zs:
+                        z.copy_(z.clamp(posed.low, posed.high))
+        found = found.clamp(posed.low, posed.high)
         notes: dict[str, float | int | str] = {
             "seeds": self.seeds,
             "layers with statistics": len(posed.simulator.norms),
             "statistics": given.how,
             "statistics' weight": self.statistics,
             "tv": self.tv,
+            "own samples' weight": self.own,
         }
         who = observed.view.adversary
         return Reconstruction(type(self).__name__, who, found, posed.labels, least, notes=notes)
@@ -170,13 +195,25 @@ class GradInversion(Targeted):
         means = [held.x[held.y == label] for label in posed.labels.tolist()]
         return torch.stack([(x if len(x) else held.x).mean(dim=0) for x in means])
 
+    def _natural(self, knowledge: Knowledge) -> Natural | None:
+        """Coordinates of own samples; None where descents run in features.
+
+        Raises:
+            Lacking: there are no own samples.
+        """
+        if not self.own > 0:
+            return None
+        return Natural.of(auxiliary(knowledge, type(self).__name__, 2).x)
+
     def _objective(
         self, posed: Problem, x: Tensor, middle: Tensor | None, reach: float, given: _Given
     ) -> Tensor:
-        with listening(posed.simulator.norms) as heard:
+        compared = given.how != "none" and self.statistics > 0
+        with listening(posed.simulator.norms if compared else []) as heard:
             value = posed.mismatch(x, "cosine")
-        value = value + self.tv / reach * total_variation(x) + self.l2 * x.square().mean()
-        if given.how != "none" and self.statistics:
+        if not self.own > 0:
+            value = value + self.tv / reach * total_variation(x) + self.l2 * x.square().mean()
+        if compared:
             value = value + self.statistics * given.distance(heard)
         if middle is not None:
             value = value + self.group * (x - middle).square().mean() / reach**2

@@ -1,6 +1,4 @@
-"""Gradient matching: samples whose update looks like the observed one (DLG, iDLG, Inverting
-Gradients).
-"""
+"""Gradient matching: samples whose update looks like the observed one (Inverting Gradients)."""
 
 from __future__ import annotations
 
@@ -10,19 +8,28 @@ from typing import ClassVar, Literal, TypeAlias
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
 
-from privfl.attacks.inference import Family, Lacking, Observed, Target, Targeted, observe, recipe
+from privfl.attacks.inference import (
+    Family,
+    Lacking,
+    Observed,
+    Target,
+    Targeted,
+    auxiliary,
+    observe,
+    recipe,
+)
 from privfl.attacks.inversion.batch_size import sizes, tried
 from privfl.attacks.inversion.labels import labels
-from privfl.attacks.inversion.rehearsal import best, victims
+from privfl.attacks.inversion.natural import OWN, Natural, outside
+from privfl.attacks.inversion.rehearsal import apart, best, victims
 from privfl.attacks.inversion.simulate import Simulator, frozen
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
 from privfl.core import ClientId, Examples, View
 
 Objective: TypeAlias = Literal["cosine", "l2"]
-TVS = (0.0, 1e-3, 1e-2, 0.1, 0.3)
+TVS = (0.0, 1e-3, 1e-2, 0.1, 0.3, 1.0)
 """Weights of the total variation that a rehearsal tries."""
 RATES = (1.0, 0.3, 3.0)
 """Multiples of the step that it tries then."""
@@ -162,10 +169,12 @@ class GradientInversion(Targeted):
             best goes on.
         lr: in units of the features' range; divided by 10 after 3/8, 5/8 and 7/8 of the iterations.
         tv: weight of the total variation.
-        tune: choose ``tv`` of `TVS`, and then ``lr``, before the target is looked at, by how well
-            each rebuilds auxiliary samples from updates that the adversary makes of them as the
-            deployment would, in `REHEARSED` iterations from one start at most (without auxiliary
-            samples the given ones are kept).
+        own: above 0, likeness to the adversary's own samples with this weight in its place, in the
+            coordinates of `Natural` and by Adam without signs.
+        tune: choose ``tv`` of `TVS` or ``own`` of `OWN`, and then ``lr``, before the target is
+            looked at, by how well each rebuilds auxiliary samples from updates that the adversary
+            makes of them as the deployment would, in `REHEARSED` iterations from one start at most
+            (without auxiliary samples the given ones are kept).
 
     >>> GradientInversion(iterations=100).adaptive
     True
@@ -176,6 +185,7 @@ class GradientInversion(Targeted):
     iterations: int = 1000
     lr: float = 0.03
     tv: float = 1e-2
+    own: float = 0.0
     restarts: int = 1
     target: Target = "client"
     client: ClientId | None = None
@@ -196,18 +206,21 @@ class GradientInversion(Targeted):
         size = sizes(observed, forward)[0]
         low, high = forward.span(observed.delta)
         practice = victims(observed, forward, knowledge, size, VICTIMS)
-        known = replace(knowledge, labels=None)
+        known = apart(knowledge, practice)
         span = (high - low).clamp(min=1e-9)
 
         def solve(attack: GradientInversion, seen: Observed) -> Reconstruction:
             return attack.solved(seen, forward, known)
 
         brief = replace(self, tune=False, restarts=1, iterations=min(self.iterations, REHEARSED))
-        tvs = [replace(brief, tv=tv) for tv in dict.fromkeys((self.tv, *TVS))]
-        chosen = best(tvs, practice, solve, span)
+        priors = [replace(brief, tv=tv, own=0.0) for tv in dict.fromkeys((self.tv, *TVS))]
+        if known.auxiliary is not None:
+            weights = dict.fromkeys((self.own, *OWN))
+            priors += [replace(brief, own=weight) for weight in weights if weight]
+        chosen = best(priors, practice, solve, span)
         rates = [replace(chosen, lr=rate * self.lr) for rate in RATES]
         chosen = best(rates, practice[:2], solve, span)
-        return replace(self, tune=False, tv=chosen.tv, lr=chosen.lr)
+        return replace(self, tune=False, tv=chosen.tv, own=chosen.own, lr=chosen.lr)
 
     def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> Reconstruction:
         """Samples from the first view.
@@ -231,46 +244,68 @@ class GradientInversion(Targeted):
         posed = problem(
             observed, forward, knowledge, adaptive=self.adaptive, scale_free=self.adaptive
         )
-        x, mismatch = self.descend(posed, knowledge.generator(1))
-        notes = {"tv": self.tv}
+        natural = None
+        if self.own > 0:
+            natural = Natural.of(auxiliary(knowledge, type(self).__name__, 2).x)
+        x, mismatch = self.descend(posed, knowledge.generator(1), natural)
+        notes = {"tv": self.tv, "own samples' weight": self.own}
         return Reconstruction(
             type(self).__name__, observed.view.adversary, x, posed.labels, mismatch, notes=notes
         )
 
-    def descend(self, posed: Problem, rng: torch.Generator) -> tuple[Tensor, float]:
-        """Samples that solve a posed problem, and the objective there."""
-        objective: Objective = "cosine" if self.adaptive else "l2"
+    def descend(
+        self, posed: Problem, rng: torch.Generator, natural: Natural | None = None
+    ) -> tuple[Tensor, float]:
+        """Samples that solve a posed problem, and the objective there; in the coordinates of own
+        samples where these are given.
+        """
         short = max(1, self.iterations // 10)
-        starts = [_start(posed, rng) for _ in range(self.restarts)]
+        starts = [
+            _start(posed, rng)
+            if natural is None
+            else torch.randn((len(posed.labels), *posed.low.shape), generator=rng)
+            for _ in range(self.restarts)
+        ]
         if self.restarts > 1:
-            tried = [self._descend(posed, x, objective, short, decay=False) for x in starts]
+            tried = [self._descend(posed, z, natural, short, decay=False) for z in starts]
             starts = [min(tried, key=lambda pair: pair[1])[0]]
-        return self._descend(posed, starts[0], objective, self.iterations, decay=True)
+        z, least = self._descend(posed, starts[0], natural, self.iterations, decay=True)
+        x = natural.samples(z) if natural else z
+        return x.clamp(posed.low, posed.high), least
 
     def _descend(
-        self, posed: Problem, start: Tensor, objective: Objective, iterations: int, *, decay: bool
+        self,
+        posed: Problem,
+        start: Tensor,
+        natural: Natural | None,
+        iterations: int,
+        *,
+        decay: bool,
     ) -> tuple[Tensor, float]:
-        x = start.clone().requires_grad_()
-        rate = self.lr * float((posed.high - posed.low).mean())
-        adam = torch.optim.Adam([x], lr=rate)
-        tv = (self.tv + (0.05 * min(posed.noise, 4.0) if self.adaptive else 0.0)) / float(
-            (posed.high - posed.low).mean()
-        )
-        best, least = x.detach().clone(), float("inf")
+        z = start.clone().requires_grad_()
+        reach = float((posed.high - posed.low).mean())
+        adam = torch.optim.Adam([z], lr=self.lr * reach / (natural.reach if natural else 1.0))
+        more = 0.05 * min(posed.noise, 4.0) if self.adaptive else 0.0
+        best, least = z.detach().clone(), float("inf")
         for i in range(iterations):
             if decay and i in (3 * iterations // 8, 5 * iterations // 8, 7 * iterations // 8):
                 adam.param_groups[0]["lr"] /= 10
-            loss = posed.mismatch(x, objective)
-            if tv:
-                loss = loss + tv * total_variation(x)
-            (slope,) = torch.autograd.grad(loss, x)
-            x.grad = slope.sign_()
+            x = natural.samples(z) if natural else z
+            loss = posed.mismatch(x, "cosine" if self.adaptive else "l2")
+            if natural:
+                loss = loss + (self.own + more) * z.square().mean()
+                loss = loss + outside(x, posed.low, posed.high)
+            elif self.tv + more:
+                loss = loss + (self.tv + more) / reach * total_variation(x)
+            (slope,) = torch.autograd.grad(loss, z)
+            z.grad = slope if natural else slope.sign_()
             value = loss.item()
             if value < least:
-                best, least = x.detach().clone(), value
+                best, least = z.detach().clone(), value
             adam.step()
-            with torch.no_grad():
-                x.copy_(x.clamp(posed.low, posed.high))
+            if natural is None:
+                with torch.no_grad():
+                    z.copy_(z.clamp(posed.low, posed.high))
         return best, least
 
 
@@ -279,100 +314,3 @@ def _start(posed: Problem, rng: torch.Generator) -> Tensor:
     x = torch.randn((n, *posed.low.shape), generator=rng, dtype=posed.goal.dtype)
     middle, reach = (posed.low + posed.high) / 2, (posed.high - posed.low) / 2
     return (middle + 0.5 * reach * x).clamp(posed.low, posed.high)
-
-
-@dataclass(frozen=True, slots=True)
-class DLG(Targeted):
-    """Deep Leakage from Gradients (Zhu, Liu, Han 2019): L-BFGS on the L2 distance of gradients,
-    over samples and soft labels together.
-
-    Works on smooth nets with few samples; fails on ReLU nets and large batches, where
-    `GradientInversion` goes on. It takes an update for one plain gradient; ``adaptive`` undoes the
-    learning rate and applies the clip to its guess.
-
-    >>> DLG().iterations
-    400
-    """
-
-    family: ClassVar[Family] = "inversion"
-    iterations: int = 400
-    restarts: int = 3
-    target: Target = "client"
-    client: ClientId | None = None
-    adaptive: bool = True
-    knows_labels: ClassVar[bool] = False
-
-    def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> Reconstruction:
-        """Samples from the first view; see `GradientInversion.infer` for what it raises."""
-        view = views[0]
-        forward = recipe(view, knowledge)
-        observed = observe(view, knowledge, self.target, self.client)
-        if self.restarts < 1:
-            raise Lacking("DLG needs restarts of at least 1.")
-        return tried(
-            observed, forward, knowledge, lambda sized: self._solve(sized, forward, knowledge)
-        )
-
-    def _solve(self, observed: Observed, forward: Forward, knowledge: Knowledge) -> Reconstruction:
-        posed = problem(observed, forward, knowledge, adaptive=self.adaptive, scale_free=False)
-        rng = knowledge.generator(2)
-        best = self._descend(posed, _start(posed, rng), forward.classes, rng)
-        for _ in range(self.restarts - 1):
-            if best[2] < 1e-9:
-                break
-            found = self._descend(posed, _start(posed, rng), forward.classes, rng)
-            best = min(best, found, key=lambda told: told[2])
-        return Reconstruction(type(self).__name__, observed.view.adversary, *best)
-
-    def _descend(
-        self, posed: Problem, start: Tensor, classes: int, rng: torch.Generator
-    ) -> tuple[Tensor, Tensor, float]:
-        x = start.clone().requires_grad_()
-        soft = torch.randn(len(x), classes, generator=rng, dtype=x.dtype).requires_grad_()
-        joint = posed.as_gradient and not self.knows_labels
-        free = [x, soft] if joint else [x]
-        descent = torch.optim.LBFGS(
-            free, lr=1.0, max_iter=20, history_size=50, line_search_fn="strong_wolfe"
-        )
-        last = [float("inf")]
-
-        def loss() -> Tensor:
-            descent.zero_grad()
-            value = self._soft_mismatch(posed, x, soft) if joint else posed.mismatch(x, "l2")
-            value.backward(inputs=free)  # type: ignore[no-untyped-call]
-            last[0] = float(value.detach())
-            return value
-
-        before = float("inf")
-        for _ in range(max(1, self.iterations // 20)):
-            descent.step(loss)  # type: ignore[no-untyped-call]
-            if not last[0] < before * 0.999 or last[0] < 1e-13:
-                break
-            before = last[0]
-        y = soft.detach().argmax(dim=1) if joint else posed.labels
-        mismatch = last[0] if last[0] == last[0] else float("inf")
-        return x.detach().nan_to_num(0.0), y, mismatch
-
-    def _soft_mismatch(self, posed: Problem, x: Tensor, soft: Tensor) -> Tensor:
-        logits = posed.simulator.module(x)
-        loss = (
-            -(functional.softmax(soft, dim=-1) * functional.log_softmax(logits, dim=-1))
-            .sum(dim=-1)
-            .mean()
-        )
-        grads = torch.autograd.grad(loss, posed.simulator.leaves, create_graph=True)
-        guess = torch.cat([g.reshape(-1) for g in grads])
-        guess = guess if posed.mask is None else guess[posed.mask]
-        return (guess - posed.goal).square().sum() / posed.goal.square().sum()
-
-
-@dataclass(frozen=True, slots=True)
-class IDLG(DLG):
-    """Improved Deep Leakage from Gradients (Zhao, Mopuri, Bilen 2020): the label is read first,
-    from the sign of the last gradient.
-
-    >>> IDLG().knows_labels
-    True
-    """
-
-    knows_labels: ClassVar[bool] = True

@@ -24,10 +24,13 @@ Setting = TypeVar("Setting")
 
 @dataclass(frozen=True, slots=True)
 class Victim:
-    """An update that the adversary made itself, and the samples [n, ...] in it."""
+    """An update that the adversary made itself, the samples [n, ...] in it, and which of its own
+    they are [n].
+    """
 
     observed: Observed
     samples: Tensor
+    picked: Tensor
 
 
 def victims(
@@ -59,8 +62,20 @@ def victims(
             start = view.extra[BUFFERS]
             moved = heard.change(start, observed.clients, forward.buffers_l2).detach()
         seen = replace(observed, delta=delta, samples=size, buffers=moved)
-        made.append(Victim(seen, held.x[pick]))
+        made.append(Victim(seen, held.x[pick], pick))
     return made
+
+
+def apart(knowledge: Knowledge, practice: Sequence[Victim]) -> Knowledge:
+    """What is known at a rehearsal: no labels, and own samples but those that are looked for, so
+    that a prior made of own samples is tried on others (none where hardly any are left).
+    """
+    held = knowledge.auxiliary
+    if held is not None and practice:
+        others = torch.ones(held.n, dtype=torch.bool)
+        others[torch.cat([victim.picked for victim in practice])] = False
+        held = held.take(others.nonzero().squeeze(1)) if int(others.sum()) >= 2 else None
+    return replace(knowledge, labels=None, auxiliary=held)
 
 
 def best(

@@ -42,9 +42,9 @@ from privfl.models import initialised, mlp
 KNOWS = 0.7
 """A judge that takes fewer of a class's own samples for it than this decides nothing."""
 _STEPS = 150
-_TWINS = 9
-"""So many generators that see nobody's data: of ten that see nothing, the best is the attack in one
-audit of ten at most.
+_TWINS = 19
+"""So many generators that see nobody's data: of twenty that see nothing, the best is the attack in
+one audit of twenty at most.
 """
 
 
@@ -64,11 +64,12 @@ def attack_representatives(
 
     The adversary has half of the auxiliary samples, and the other half trains the classifier. A
     client's generator is for a class that it lacks, so its adversary has no samples of that class;
-    where one of its clients holds some, the question is none. Blind is the best of three: the mean
-    of the adversary's samples (of the class, where it has some), what the same client's generator
-    makes of models that have seen nobody's data (that before the first round, and `_TWINS` trained
-    on the adversary's samples), and one in the number of classes. Nearness to members is held
-    against the nearness of the first of these.
+    where one of its clients holds some, the question is none. Blind is the best of these: the mean
+    of the adversary's samples (of the class, where it has some), its own samples of the class one
+    by one (who has some can hand out any of them), what the same client's generator makes of models
+    that have seen nobody's data (that before the first round, and `_TWINS` trained on the
+    adversary's samples), and one in the number of classes. Nearness to members is held against the
+    nearness of the first of these.
 
     An active `ClientGAN` trains among the clients, in a run of its own through the same channel,
     in the place of every client of its adversary's. Where that run cannot be played, samples are no
@@ -211,7 +212,9 @@ def _scored(
     of_class = held.x[held.y == wanted]
     guess = (of_class if len(of_class) else held.x).mean(dim=0)
     told = class_likeness(found, wanted, members, others, guess, judge, _peak(knows, real))
-    blind = max(told.blind_right, 1 / pool.classes)
+    with torch.no_grad():
+        shown = bool((judge(of_class).argmax(dim=1) == wanted).any()) if len(of_class) else False
+    blind = max(told.blind_right, float(shown), 1 / pool.classes)
     if isinstance(attack, ClientGAN):
         blind = _twins(attack, views, knows, judge, blind, told.right.low)
     leaks = told.right.low > blind or told.of_members
