@@ -21,6 +21,18 @@ def save(figure: Any, name: str) -> None:
     say(f"robustness: wrote docs/figures/{name}")
 
 
+def readable_on(value: float) -> str:
+    """The colour of a letter on the heat map's colour of an accuracy (1 is all)."""
+    return "white" if value < 0.25 or value > 0.9 else "black"
+
+
+def ticks(axis: Any, at: Sequence[float]) -> None:
+    """On a logarithmic axis the values that were played, as they are written, and no others."""
+    axis.set(xscale="log")
+    axis.set_xticks(list(at), [f"{value:g}" for value in at])
+    axis.minorticks_off()
+
+
 def draw_shots(
     shown: Mapping[str, Sequence[str]],
     backdoor: Mapping[str, Sequence[float]],
@@ -74,7 +86,6 @@ def draw_grid(
     shown = axis.imshow(100 * heat, cmap="RdYlGn", vmin=10, vmax=100, aspect="auto")
     for i, (row, wide) in enumerate(zip(heat.tolist(), spread.tolist(), strict=True)):
         for j, (value, between) in enumerate(zip(row, wide, strict=True)):
-            dark = value < 0.25 or value > 0.9
             axis.text(
                 j,
                 i - 0.12,
@@ -82,7 +93,7 @@ def draw_grid(
                 ha="center",
                 va="center",
                 fontsize=10,
-                color="white" if dark else "black",
+                color=readable_on(value),
             )
             axis.text(
                 j,
@@ -91,7 +102,7 @@ def draw_grid(
                 ha="center",
                 va="center",
                 fontsize=7,
-                color="white" if dark else "black",
+                color=readable_on(value),
             )
     axis.set_xticks(range(len(rules)), rules, rotation=35, ha="right")
     axis.set_yticks(range(len(attacks)), attacks)
@@ -117,7 +128,14 @@ def draw_worst(
         shown = axis.imshow(100 * heat, cmap="RdYlGn", vmin=10, vmax=100, aspect="auto")
         for i, row in enumerate(heat.tolist()):
             for j, value in enumerate(row):
-                axis.text(j, i, f"{100 * value:.0f}", ha="center", va="center")
+                axis.text(
+                    j,
+                    i,
+                    f"{100 * value:.0f}",
+                    ha="center",
+                    va="center",
+                    color=readable_on(value),
+                )
         axis.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
         axis.set_yticks(range(len(liars)), liars)
         axis.set(title=rule, xlabel="Dirichlet alpha")
@@ -197,8 +215,8 @@ def draw_evading(each: Sequence[Mapping[str, Mapping[str, float]]]) -> None:
     for name in each[0]:
         by_setting.setdefault(name.partition(":")[0], []).append(name)
     for axis, number, xlabel in (
-        (axes[0][0], "9", "S, honest norms"),
-        (axes[1][1], "12", "S, honest norms"),
+        (axes[0][0], "9", "S, median honest norms"),
+        (axes[1][1], "12", "S, median honest norms"),
     ):
         teams: dict[str, list[str]] = {}
         for name in by_setting[number]:
@@ -209,18 +227,20 @@ def draw_evading(each: Sequence[Mapping[str, Mapping[str, float]]]) -> None:
             bounds = [float(name.rpartition("S ")[2]) for name in names]
             for what in ("backdoor", "main"):
                 line(axis, bounds, names, what, f"{what}, {team}")
-        axis.set(title=f"figure {number}", xlabel=xlabel, xscale="log")
-    for name in by_setting["10"]:
-        cosine = statistics.mean(found[name]["cosine"] for found in each)
-        colour = "tab:orange" if "constrain" in name else "tab:blue"
-        axes[0][1].plot(cosine, statistics.mean(at(name, "backdoor")), "o", color=colour)
-    axes[0][1].set(title="figure 10 (blue: train-and-scale)", xlabel="cosine to the broadcast")
+        ticks(axis, bounds)
+        axis.set(title=f"figure {number}: clipping", xlabel=xlabel)
+    for how in ("train", "constrain"):
+        names = [name for name in by_setting["10"] if ("constrain" in name) == (how != "train")]
+        cosines = [statistics.mean(found[name]["cosine"] for found in each) for name in names]
+        backdoors = [statistics.mean(at(name, "backdoor")) for name in names]
+        axes[0][1].plot(cosines, backdoors, "o", label=f"{how}-and-scale")
+    axes[0][1].set(title="figure 10: audit of angles", xlabel="cosine to the broadcast")
     shares = [float(name.split()[2].replace(",", "")) / 10 for name in by_setting["11"]]
     for what in ("backdoor", "main"):
         line(axes[1][0], shares, by_setting["11"], what, what)
-    axes[1][0].set(title="figure 11, Krum", xlabel="attackers, %", xscale="log")
+    ticks(axes[1][0], shares)
+    axes[1][0].set(title="figure 11: Krum", xlabel="attackers, %")
     for axis in axes.flat:
-        axis.set(ylabel="accuracy, %", ylim=(-3, 103))
-        if axis is not axes[0][1]:
-            axis.legend(fontsize=7)
+        axis.set(ylabel="backdoor, %" if axis is axes[0][1] else "accuracy, %", ylim=(-3, 103))
+        axis.legend(fontsize=7)
     save(figure, "evading.png")

@@ -6,10 +6,25 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class PrivflError(Exception):
-    """The root of all errors that privfl raises on purpose."""
+    """The root of all errors that privfl raises on purpose. It travels between processes whole,
+    whatever its constructor asks for.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _as_it_was, (type(self), self.args, vars(self))
+
+
+def _as_it_was(
+    kind: type[PrivflError], args: tuple[Any, ...], state: dict[str, Any]
+) -> PrivflError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(state)
+    return error
 
 
 class ConfigError(PrivflError, ValueError):
