@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -35,19 +36,25 @@ SHOTS = (1, 10, 50)
 """Rounds of the training, the first one 1, in which somebody attacks."""
 AFTER = (0, 1, 2, 5, 10, 20)
 """Honest rounds after a shot at which the backdoor is measured."""
+READ = (1, 2, 5, 10)
+"""Those over which what is left is averaged. At first it was what is left after 20: nothing, of any
+shot, on seeds 0, 1 and 2.
+"""
 WANTED = 10.0
 """Points that more must be left of the last shot than of the first."""
+SEEDS = (3, 4, 5)
+"""On none of which the rounds that are read were chosen."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One shot: backdoor and main task before it and after each of `AFTER`; in the honest rounds
-    that follow, the mean norm of the aggregated update and of one client's.
+    """One shot: backdoor and main task before it and after each of `AFTER`; the norm of the
+    aggregated update and the mean one of a client's, in each of the honest rounds that follow.
     """
 
     before: Point
     after: Sequence[Point]
-    pulled: Point
+    pulled: Sequence[Point]
 
 
 @dataclass(frozen=True)
@@ -108,8 +115,7 @@ class Course:
                 found.append(self.seen(probe))
         with torch.no_grad():
             torch.nn.utils.vector_to_parameters(kept, self.model.parameters())
-        whole, each = (statistics.mean(one) for one in zip(*pulls, strict=True))
-        return Shot(before, found, (whole, each))
+        return Shot(before, found, pulls)
 
 
 def course(seed: int) -> dict[int, Shot]:
@@ -129,9 +135,9 @@ def longevity(played: Played) -> Iterable[Row]:
     """What honest rounds leave of each shot, and how hard they pull."""
     each: Sequence[dict[int, Shot]] = played.each
     mean = statistics.mean
-    left: dict[int, float] = {}
-    for shot in SHOTS:
-        shots = [found[shot] for found in each]
+    left: list[float] = []
+    for number in SHOTS:
+        shots = [found[number] for found in each]
         points = {"before": [one.before for one in shots]} | {
             f"{after} honest rounds later": [one.after[i] for one in shots]
             for i, after in enumerate(AFTER)
@@ -139,32 +145,35 @@ def longevity(played: Played) -> Iterable[Row]:
         for when, seen in points.items():
             for which, task in enumerate(("backdoor %", "main task %")):
                 values = [100 * one[which] for one in seen]
-                what = f"{task}, shot in round {shot}, {when}"
+                what = f"{task}, shot in round {number}, {when}"
                 yield gain("longevity", "all", what, mean(values), 100.0)
                 yield between("longevity", what, values)
         for which, whose in enumerate(("the aggregated update", "one client's update")):
-            values = [one.pulled[which] for one in shots]
-            what = f"norm of {whose}, honest rounds after the shot in round {shot}"
-            first = mean(found[SHOTS[0]].pulled[which] for found in each)
-            yield gain("longevity", "the first shot", what, mean(values), first)
-            yield between("longevity", what, values)
-        base, first_seen, last_seen = (
-            mean(one[0] for one in seen)
-            for seen in (
-                [one.before for one in shots],
-                [one.after[0] for one in shots],
-                [one.after[-1] for one in shots],
-            )
-        )
-        left[shot] = 100 * (last_seen - base) / max(first_seen - base, 1e-3)
-        what = f"figure 6: % of the gain left {AFTER[-1]} rounds after the shot in round {shot}"
-        yield gain("longevity", "all", what, left[shot], 100.0)
+            for when, rounds in (("first", 1), ("all", AFTER[-1])):
+                values = [mean(one[which] for one in shot.pulled[:rounds]) for shot in shots]
+                what = f"norm of {whose}, {when} honest rounds after the shot in round {number}"
+                yield gain("longevity", "one", what, mean(values), 1.0)
+                yield between("longevity", what, values)
+        base, gained = mean(shot.before[0] for shot in shots), mean(s.after[0][0] for s in shots)
+        share = {
+            after: 100
+            * (mean(shot.after[i][0] for shot in shots) - base)
+            / max(gained - base, 1e-3)
+            for i, after in enumerate(AFTER)
+        }
+        left.append(mean(share[after] for after in READ))
+        what = f"figure 6: % of the gain left, mean over rounds {READ}, shot in round {number}"
+        yield gain("longevity", "all", what, left[-1], 100.0)
+        what = f"figure 6: % of the gain left {AFTER[-1]} rounds after the shot in round {number}"
+        yield gain("longevity", "all", what, share[AFTER[-1]], 100.0)
+    what = "figure 6: steps to a later shot of which more is left"
+    steps = float(sum(a < b for a, b in pairwise(left)))
+    yield gain("longevity", "goal", what, steps, len(SHOTS) - 1, target=1.0)
     what = f"figure 6: points more left of the shot in round {SHOTS[-1]} than of that in round 1"
-    more = left[SHOTS[-1]] - left[SHOTS[0]]
-    yield gain("longevity", "goal", what, more, WANTED, target=1.0)
+    yield gain("longevity", "goal", what, left[-1] - left[0], WANTED, target=1.0)
     draw_longevity(
         AFTER, {shot: [[at[0] for at in one[shot].after] for one in each] for shot in SHOTS}
     )
 
 
-LONGEVITY = Experiment(course, one_each, longevity)
+LONGEVITY = Experiment(course, one_each, longevity, SEEDS)
