@@ -23,9 +23,12 @@ from privfl.training import LocalSGD
 CLIENTS, EACH = 10, 50
 
 
-def noisy_views(deviation: float, seed: int, rounds: int) -> tuple[list[View], Knowledge]:
+def noisy_views(
+    deviation: float, seed: int, rounds: int, *, repeatable: bool = False
+) -> tuple[list[View], Knowledge]:
     """The server's views of clients who clip to 1 and add noise, and a pool of which the first half
-    are members, client by client; each client's others follow in the same order.
+    are members, client by client; each client's others follow in the same order. The noise is the
+    operating system's, or ``repeatable``: of the seed.
     """
     split = load("digits")
     x, y = torch.cat([split.train.x, split.test.x]), torch.cat([split.train.y, split.test.y])
@@ -46,6 +49,7 @@ def noisy_views(deviation: float, seed: int, rounds: int) -> tuple[list[View], K
         executor="sequential",
         audit=AuditConfig(keep="all"),
         seed=seed,
+        repeatable=repeatable,
     ).run()
     views = [run.view("server", number) for number in range(rounds)]
     held = data.take(range(2 * n, data.n))

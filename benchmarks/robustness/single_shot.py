@@ -237,4 +237,4 @@ SHOWN = {
     ),
 }
 
-SINGLE_SHOT = Experiment(shots, one_each, single_shot)
+SINGLE_SHOT = Experiment(shots, one_each, single_shot, quick=1)

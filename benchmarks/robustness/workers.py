@@ -75,7 +75,7 @@ class Experiment:
 
     ``work`` is called with each job, in some process that has one thread; ``jobs`` lists them for
     some seeds; ``seeds`` are those of a whole run, and ``--quick`` plays the first ``quick`` ones:
-    all where figures are held to a target, for a mean over seeds and one of them are two things.
+    all where a mean over seeds is near to its target, for that mean and one seed are two things.
     """
 
     work: Callable[..., Any]

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from privfl.core import UnsupportedModel
+from privfl.core import UnsupportedModel, cross_entropy
 from privfl.dp.sgd import bookkeeping, vmapped
+from privfl.dp.sgd.closed_loss import closed_cross_entropy
 
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")  # of the oracle
 
@@ -195,6 +196,31 @@ def test_a_layer_that_runs_three_times(layer, shape):
     assert_same(Repeated(layer, shape), numbers(*shape))
 
 
+class Readers(nn.Module):
+    """Layers that read one tensor, parts of it, and others of its memory and shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(20, 20 + k, bias=k != 1) for k in range(6))
+        self.narrow = nn.Linear(10, 40)
+
+    def forward(self, x):
+        one, two, three, four, five, six = self.layers
+        half = x.reshape(len(x), 4, 10)
+        same = one(x).sum(2) + two(x).square().sum(2) + three(x).tanh().sum(2)
+        other = four(x.flip(1)).sum(2) + five(x.mT.mT).square().sum(2)
+        square = six(x[:, :1].expand(-1, 2, -1)).tanh().sum(2)
+        return same * other + square + self.narrow(half).square().sum((1, 2))[:, None]
+
+
+def test_layers_that_read_one_tensor_and_layers_that_only_seem_to():
+    torch.manual_seed(0)
+    net, x = Readers().double(), numbers(4, 2, 20)
+    (norms, total), (right, expected) = (added(e, net, x) for e in (bookkeeping, vmapped))
+    assert (norms - right).abs().max() < 1e-10 * right.max()
+    assert (total - expected).abs().max() < 1e-10 * expected.abs().max()
+
+
 def test_two_tables_that_are_one():
     class Twice(nn.Module):
         def __init__(self):
@@ -239,3 +265,38 @@ def test_a_weight_that_another_function_reads_is_refused_with_the_way_out():
 
     with pytest.raises(UnsupportedModel, match=r"outside of its layer.*giving two layers one"):
         added(bookkeeping, Functional().double(), tokens(4, 5))
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1e4])
+@pytest.mark.parametrize("shape", [(6, 5), (3, 4, 5)])
+def test_the_closed_error_of_the_cross_entropy_is_autograds(shape, scale):
+    logits, labels = scale * numbers(*shape).float(), tokens(*shape[:-1], below=5)
+    logits = logits.requires_grad_()
+    found, right = (
+        loss(nn.Identity(), logits, labels) for loss in (closed_cross_entropy, cross_entropy)
+    )
+    error, expected = (torch.autograd.grad(3 * value, logits)[0] for value in (found, right))
+    assert found.item() == pytest.approx(right.item(), rel=1e-6)
+    assert (error - expected).abs().max() <= 2e-7
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_sample_without_a_number_leaves_the_others_their_closed_errors(bad):
+    logits, labels = numbers(6, 5).float(), tokens(6, below=5)
+    logits[2, 1] = bad
+    logits.requires_grad_()
+    value = closed_cross_entropy(nn.Identity(), logits, labels)
+    (error,) = torch.autograd.grad(value, logits)
+    assert value.isnan()
+    assert error[2].isnan().all()
+    assert error[[0, 1, 3, 4, 5]].isfinite().all()
+
+
+def test_labels_that_are_left_out_and_shares_keep_the_loss_of_torch():
+    logits = numbers(4, 5)
+    left = torch.tensor([1, -100, 2, 4])
+    shares = numbers(4, 5).softmax(1)
+    assert closed_cross_entropy(nn.Identity(), logits, left) == F.cross_entropy(logits, left)
+    assert closed_cross_entropy(nn.Identity(), logits, shares) == F.cross_entropy(logits, shares)
+    with pytest.raises((RuntimeError, IndexError)):
+        closed_cross_entropy(nn.Identity(), logits, torch.tensor([1, 5, 2, 4]))

@@ -224,7 +224,7 @@ def test_shadow_federations_tell_more_than_shadows_trained_in_one_place():
 def test_a_filter_that_knows_the_noise_beats_the_cosine():
     from benchmarks.privacy_attacks.noise import noisy_views, scored
 
-    played = noisy_views(0.02, seed=0, rounds=4)
+    played = noisy_views(0.02, seed=0, rounds=8, repeatable=True)
     aware, plain = (
         scored(*played, UpdateMembership(statistic=statistic))
         for statistic in ("whitened", "cosine")

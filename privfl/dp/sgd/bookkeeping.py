@@ -23,7 +23,7 @@ from privfl.dp.sgd.attention import attention
 from privfl.dp.sgd.engine import ClippedSum, Factors, trainable
 from privfl.dp.sgd.kernels import KERNELS, Forward
 from privfl.dp.sgd.lstm import lstm
-from privfl.dp.sgd.per_sample_gradients import PerSampleGradient
+from privfl.dp.sgd.per_sample_gradients import PerSampleGradient, SequenceOuterProduct, products
 from privfl.dp.sgd.shared import together
 
 MHA = nn.MultiheadAttention
@@ -65,6 +65,7 @@ class _Book:
         self.pieces: dict[nn.Parameter, list[PerSampleGradient]] = {}
         self.uses: Counter[nn.Parameter] = Counter()
         self.squared: Tensor | None = None
+        self.alike: tuple[Tensor, Tensor] | None = None
 
     def run(
         self,
@@ -93,7 +94,18 @@ class _Book:
                 if self.uses[parameter] == 1:
                     self._count(piece)  # while it is in the cache
 
+    def _products(self, inputs: Tensor) -> Tensor:
+        """Inner products of a layer's inputs, once for layers in a row that read the same tensor
+        (which is held here meanwhile, so that no other can take its place in memory).
+        """
+        known = self.alike
+        if known is None or not _same(known[0], inputs):
+            self.alike = known = inputs, products(inputs)
+        return known[1]
+
     def _count(self, piece: PerSampleGradient) -> None:
+        if isinstance(piece, SequenceOuterProduct):
+            piece.alike = self._products(piece.inputs)
         squared = piece.squared()
         self.squared = squared if self.squared is None else self.squared + squared
 
@@ -105,6 +117,16 @@ class _Book:
                 self.pieces[parameter] = [piece]
                 self._count(piece)
         return total.new_zeros(self.batch) if self.squared is None else self.squared.sqrt()
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are one piece of memory."""
+    return (a.data_ptr(), a.shape, a.stride(), a._version) == (
+        b.data_ptr(),
+        b.shape,
+        b.stride(),
+        b._version,
+    )
 
 
 def survey(module: nn.Module) -> tuple[dict[str, nn.Parameter], list[tuple[str, nn.Module]]]:

@@ -23,6 +23,7 @@ from torch.func import vmap
 from torch.nn.modules.dropout import _DropoutNd
 
 from privfl.core import Loss, UnsupportedModel, cross_entropy
+from privfl.dp.sgd.closed_loss import closed_cross_entropy
 from privfl.dp.sgd.engine import Engine, trainable
 
 _FEW = 4
@@ -256,7 +257,8 @@ class WatchedLoss:
 
         handle = module.register_forward_hook(keep)
         try:
-            mean = self.loss(module, x, y)
+            loss = closed_cross_entropy if self.loss is cross_entropy else self.loss
+            mean = loss(module, x, y)
         finally:
             handle.remove()
         if mean.requires_grad:

@@ -47,7 +47,8 @@ def linear(layer: nn.Linear, x: Tensor) -> Forward:
         else:
             a, e = x.flatten(1, -2), g.flatten(1, -2)
             found["weight"] = outers(a, e)
-            found["bias"] = StoredGradient(e.sum(dim=1))
+            if layer.bias is not None:
+                found["bias"] = StoredGradient(e.sum(dim=1))
         return g @ layer.weight if wanted else None, found
 
     return F.linear(x, layer.weight, layer.bias), (x,), backward
@@ -220,7 +221,7 @@ def layer_norm(layer: nn.LayerNorm, x: Tensor) -> Forward:
 
     def backward(g: Tensor, saved: tuple[Tensor, ...], wanted: bool) -> tuple[Tensor | None, Found]:
         x, mean, rstd = saved
-        scale, shift = g * ((x - mean) * rstd), g
+        scale, shift = torch.sub(x, mean).mul_(rstd).mul_(g), g
         between = tuple(range(1, x.ndim - len(shape)))
         if between:
             scale, shift = scale.sum(dim=between), g.sum(dim=between)

@@ -39,11 +39,16 @@ be rounded alike, and a norm of 10^6 of them could be off by 10^-3.
 
 def squares(rows: Float[Tensor, "b i"]) -> Float[Tensor, " b"]:
     """Each row's squared norm, within 1e-6 of the exact one."""
-    whole = rows.shape[1] - rows.shape[1] % _RUN
-    squared: Tensor = torch.linalg.vector_norm(rows[:, whole:], dim=1).square_()
-    if whole:
-        runs = rows[:, :whole].view(len(rows), whole // _RUN, _RUN)
-        squared.add_(torch.linalg.vector_norm(runs, dim=2).square_().sum(dim=1))
+    width = rows.shape[1]
+    whole = width - width % _RUN
+    squared: Tensor
+    if not whole:
+        squared = torch.linalg.vector_norm(rows, dim=1).square_()
+        return squared
+    runs = rows[:, :whole].view(len(rows), whole // _RUN, _RUN)
+    squared = torch.linalg.vector_norm(runs, dim=2).square_().sum(dim=1)
+    if whole < width:
+        squared.add_(torch.linalg.vector_norm(rows[:, whole:], dim=1).square_())
     return squared
 
 
@@ -123,18 +128,21 @@ class SequenceOuterProduct:
     Where a sample's terms cancel, its norm from inner products has few digits or none. So its
     rounding error, at most a few units of (sum_t |a_t| |g_t|)^2, is added to the squared norm, and
     a sample that it would dominate is made in float64 instead, for the norm and for the sum.
+    ``alike`` are the inputs' inner products where they are known.
     """
 
     inputs: Float[Tensor, "b t i"]
     errors: Float[Tensor, "b t o"]
+    alike: Float[Tensor, "b t t"] | None = None
     ill: Int[Tensor, " k"] | None = field(default=None, init=False)
 
     def squared(self) -> Float[Tensor, " b"]:
         """The sum over pairs of positions of (a.a') (g.g')."""
-        alike, errors = _products(self.inputs), _products(self.errors)
+        alike = products(self.inputs) if self.alike is None else self.alike
+        errors = products(self.errors)
         lengths = alike.diagonal(dim1=1, dim2=2) * errors.diagonal(dim1=1, dim2=2)
         reach = lengths.sqrt_().sum(dim=1).square_()
-        squared = alike.mul_(errors).sum(dim=(1, 2)).clamp_(min=0)
+        squared = errors.mul_(alike).sum(dim=(1, 2)).clamp_(min=0)
         ill = squared * ILL < reach
         squared.add_(reach, alpha=ROUNDINGS * torch.finfo(reach.dtype).eps)
         if bool(ill.any()):
@@ -165,7 +173,7 @@ class SequenceOuterProduct:
         return torch.bmm(self.errors.mT, self.inputs)
 
 
-def _products(rows: Float[Tensor, "b t i"]) -> Float[Tensor, "b t t"]:
+def products(rows: Float[Tensor, "b t i"]) -> Float[Tensor, "b t t"]:
     """Inner products of each sample's rows, of long ones in runs: see `_RUN`."""
     first, *others = torch.split(rows, 2 * _RUN, dim=2)
     made = torch.bmm(first, first.mT)
@@ -179,7 +187,7 @@ def outers(inputs: Float[Tensor, "b t i"], errors: Float[Tensor, "b t o"]) -> Pe
     t, i, o = inputs.shape[1], inputs.shape[2], errors.shape[2]
     if t == 1:
         return OuterProduct(inputs[:, 0], errors[:, 0])
-    if 2 * t * (i + o) < i * o:
+    if 2 * t * (i + o) <= i * o:
         return SequenceOuterProduct(inputs, errors)
     return StoredGradient(torch.bmm(errors.mT, inputs))
 
