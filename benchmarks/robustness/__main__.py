@@ -12,7 +12,9 @@ from benchmarks.robustness.fedsecurity import FEDSECURITY
 from benchmarks.robustness.grid import GRID
 from benchmarks.robustness.heat import WORST
 from benchmarks.robustness.inspecting import INSPECTED
+from benchmarks.robustness.longevity import LONGEVITY
 from benchmarks.robustness.nets import NETS
+from benchmarks.robustness.repeated import REPEATED
 from benchmarks.robustness.semantic import SEMANTIC
 from benchmarks.robustness.single_shot import SINGLE_SHOT
 from benchmarks.robustness.tails import TAILS
@@ -22,9 +24,11 @@ from benchmarks.robustness.workers import Experiment, main
 
 EXPERIMENTS: Mapping[str, Experiment] = {
     "semantic": SEMANTIC,
+    "longevity": LONGEVITY,
     "words": WORDS,
     "single_shot": SINGLE_SHOT,
     "evading": EVADING,
+    "repeated": REPEATED,
     "tails": TAILS,
     "inspect": INSPECTED,
     "nets": NETS,

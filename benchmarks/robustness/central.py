@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from privfl import Federation, models
 from privfl.config import AuditConfig
 from privfl.data import Split
+from privfl.federation import Run
 from privfl.training import LocalSGD
 
 
@@ -27,6 +28,15 @@ def train_centrally(model: nn.Module, split: Split, training: LocalSGD, seed: in
         executor="sequential",
         audit=AuditConfig(keep=[], evaluate_every=100),
     ).run()
+
+
+def pull(run: Run) -> tuple[float, float]:
+    """The norm of the mean of the rows of a run's first round, and the mean of their norms: how far
+    a round of equal weights moves the model at server rate 1, and how far it would if they did not
+    cancel.
+    """
+    rows = run.view("server", 0).rows.values
+    return float(rows.mean(dim=0).norm()), float(rows.norm(dim=1).mean())
 
 
 def glance(split: Split) -> Split:

@@ -145,10 +145,13 @@ def draw_worst(
 
 
 def draw_semantic(
-    each: Sequence[Mapping[str, Sequence[tuple[float, ...]]]], gammas: Sequence[float], quiet: int
+    each: Sequence[Mapping[str, Sequence[tuple[float, ...]]]],
+    gammas: Sequence[float],
+    quiet: int,
+    lasting: Mapping[str, tuple[str, str]],
 ) -> None:
-    """The scale of a shot, and what quiet rounds leave of an early and a late one, with the spread
-    over seeds.
+    """The scale of a shot, and what quiet rounds leave of an early and a late one by what the
+    server does, with the spread over seeds.
     """
     import matplotlib.pyplot as plt
 
@@ -164,14 +167,30 @@ def draw_semantic(
     for which, task in enumerate(("backdoor", "main task")):
         values = [[100 * found[f"gamma {g:g}"][1][which] for g in gammas] for found in each]
         line(scale, gammas, torch.tensor(values), task)
-    for when in ("early", "late"):
-        values = [[100 * point[0] for point in found[when]] for found in each]
-        line(decay, range(-1, quiet + 1), torch.tensor(values), f"backdoor, {when} shot")
+    for server, names in lasting.items():
+        for when, name in zip(("early", "late"), names, strict=True):
+            values = [[100 * point[0] for point in found[name]] for found in each]
+            line(decay, range(-1, quiet + 1), torch.tensor(values), f"{when} shot, {server}")
     scale.set(xlabel="gamma (100 replaces the model)", ylabel="accuracy, %")
     decay.set(xlabel="rounds after the shot (-1: before)")
     for axis in (scale, decay):
         axis.legend(fontsize=8)
     save(figure, "semantic.png")
+
+
+def draw_longevity(after: Sequence[int], shots: Mapping[int, Sequence[Sequence[float]]]) -> None:
+    """The backdoor [seeds, after] by honest rounds after each shot, with the spread over seeds."""
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
+    for shot, seeds in shots.items():
+        values = 100 * torch.tensor(seeds)
+        (drawn,) = axis.plot(after, values.mean(dim=0), marker="o", label=f"shot in round {shot}")
+        low, high = values.amin(dim=0), values.amax(dim=0)
+        axis.fill_between(after, low, high, color=drawn.get_color(), alpha=0.15)
+    axis.set(xlabel="honest rounds after the shot", ylabel="backdoor, %", ylim=(-3, 103))
+    axis.legend(fontsize=8)
+    save(figure, "longevity.png")
 
 
 def draw_evading(each: Sequence[Mapping[str, Mapping[str, float]]]) -> None:

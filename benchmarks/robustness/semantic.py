@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.harness import Row, cost, gain
-from benchmarks.robustness.central import cnn, glance
+from benchmarks.robustness.central import cnn, glance, pull
 from benchmarks.robustness.figures import draw_semantic
 from benchmarks.robustness.workers import Experiment, Played, Point, between, loaded, one_each
 from privfl import Federation, attacks
@@ -30,6 +30,7 @@ CLIENTS, COHORT, OWN = 100, 10, 4000
 SEEDS = (10, 11, 12)
 """On none of which the attacker's rates were chosen (that was 0)."""
 QUIET_RUN = AuditConfig(keep=[], evaluate_every=100)
+SEEN_RUN = AuditConfig(keep=[0], evaluate_every=100)
 HONEST = LocalSGD(lr=0.05, plan=LocalPlan(64, epochs=2), weighting="uniform")
 BACKDOOR = attacks.AttackTraining(lr=0.015, epochs=3, poisoned=4)
 SQUARE = attacks.PixelPattern(target=BIRD, boxes=((0, 0, 4, 4),))
@@ -40,6 +41,12 @@ EARLY, LATE = 2, 6
 """Central epochs before an early shot, and before all others."""
 QUIET = 3
 """Rounds after a shot in which everybody is honest."""
+ETA_ONE = COHORT / CLIENTS
+"""The server's rate by the paper's eta = 1: eta / n of the sum of m rows is eta m / n of their
+mean, and gamma = n / eta = 100 replaces the model. Under FedAvg gamma = m does.
+"""
+LASTING = {"eta 1": ("early, eta 1", "gamma 100"), "FedAvg": ("early", "late")}
+"""The early and the late shot by what the server does."""
 
 
 def green(data: Dataset, split: Split) -> torch.Tensor:
@@ -121,15 +128,15 @@ class Scene:
         self, model: Any, attack: Any, quiet: int = 0, lr: float = 1.0, probe: Any = None
     ) -> list[Point]:
         """Backdoor (or what ``probe`` asks for) and main task before the round in which the first
-        of ten clients attacks, after it, and after each of some quiet rounds; the model is put
-        back.
+        of ten clients attacks, after it, and after each of some quiet rounds, each with the norms
+        that `pull` tells of the round before it; the model is put back.
         """
         kept = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
         probe = probe or self.backdoor
-        found = [self.seen(model, probe)]
+        found: list[Point] = [(*self.seen(model, probe), 0.0, 0.0)]
         for number in range(1 + quiet):
             cohort = [self.rich, *self.clients[COHORT * number + 1 : COHORT * (number + 1)]]
-            Federation(
+            run = Federation(
                 model,
                 cohort if number == 0 else self.clients[COHORT * number : COHORT * (number + 1)],
                 glance(self.split).test,
@@ -139,9 +146,9 @@ class Scene:
                 server_optimizer=FedAvg(lr=lr),
                 seed=self.seed + number,
                 executor="sequential",
-                audit=QUIET_RUN,
+                audit=SEEN_RUN,
             ).run()
-            found.append(self.seen(model, probe))
+            found.append((*self.seen(model, probe), *pull(run)))
         with torch.no_grad():
             torch.nn.utils.vector_to_parameters(kept, model.parameters())
         return found
@@ -158,6 +165,7 @@ def shots(seed: int) -> dict[str, list[Point]]:
     whole = attacks.ModelReplacement(scene.backdoor, BACKDOOR)
     scene.central(EARLY, model)
     found = {"early": scene.shot(model, whole, QUIET)}
+    found["early, eta 1"] = scene.shot(model, whole, QUIET, lr=ETA_ONE)
     scene.central(LATE, model, first=EARLY)
     found["late"] = scene.shot(model, whole, QUIET)
     found["poisoning"] = scene.shot(model, scene.backdoor)
@@ -166,7 +174,8 @@ def shots(seed: int) -> dict[str, list[Point]]:
     found["square, poisoning"] = scene.shot(model, SQUARE, probe=SQUARE)
     for gamma in GAMMAS:
         scaled = attacks.ModelReplacement(scene.backdoor, BACKDOOR, gamma=gamma)
-        found[f"gamma {gamma:g}"] = scene.shot(model, scaled, lr=COHORT / CLIENTS)
+        quiet = QUIET if gamma * ETA_ONE == COHORT else 0
+        found[f"gamma {gamma:g}"] = scene.shot(model, scaled, quiet, lr=ETA_ONE)
     return found
 
 
@@ -196,14 +205,29 @@ def semantic(played: Played) -> Iterable[Row]:
     steps = sum(a <= b for a, b in pairwise(rising))
     what = "figure 7: steps of gamma that do not lower the backdoor"
     yield gain("semantic", "goal", what, steps, len(GAMMAS) - 1, target=1.0)
-    left = {
-        when: (mean(told(when, QUIET + 1, 0)) - mean(told(when, 0, 0)))
-        / max(mean(told(when, 1, 0)) - mean(told(when, 0, 0)), 1e-3)
-        for when in ("early", "late")
-    }
-    what = f"figure 6: share of the backdoor left after {QUIET} rounds, late shot beside early"
-    yield gain("semantic", "early shot", what, left["late"], left["early"], target=1.0)
-    draw_semantic(each, GAMMAS, QUIET)
+    for server, shots_of in LASTING.items():
+        left = []
+        for when, name in zip(("early", "late"), shots_of, strict=True):
+            start, shot, end = (mean(told(name, at, 0)) for at in (0, 1, QUIET + 1))
+            left.append(100 * (end - start) / max(shot - start, 1e-3))
+            what = f"figure 6, {server}: % of the {when} shot left after {QUIET} rounds"
+            yield gain("semantic", "all", what, left[-1], 100.0)
+            each_left = [
+                100 * (of[QUIET + 1][0] - of[0][0]) / max(of[1][0] - of[0][0], 1e-3)
+                for of in (found[name] for found in each)
+            ]
+            yield between("semantic", what, each_left)
+            for which, whose in ((2, "the aggregated update"), (3, "one client's update")):
+                norms = [
+                    mean(found[name][after][which] for after in range(2, QUIET + 2))
+                    for found in each
+                ]
+                what = f"norm of {whose}, quiet rounds, {server}, {when}"
+                yield gain("semantic", "one", what, mean(norms), 1.0)
+                yield between("semantic", what, norms)
+        what = f"figure 6, {server}: share left of the late shot"
+        yield gain("semantic", "early shot", what, left[1], left[0], target=1.0)
+    draw_semantic(each, GAMMAS, QUIET, LASTING)
 
 
 SEMANTIC = Experiment(shots, one_each, semantic, SEEDS)
