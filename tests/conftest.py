@@ -22,6 +22,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 from beartype import BeartypeConf, beartype
@@ -257,9 +258,10 @@ def conforms(protocol, value, nominal=type(typing.Protocol).__instancecheck__):
 @functools.cache
 def axes(kind):
     """Of a hint the lengths and names of its axes, a nameless one as None, for `fits`; nothing
-    where other kinds of axes are in it, or no tensor of torch is asked for.
+    where other kinds of axes are in it, or arrays of another library are asked for.
     """
-    dims, plain = [], kind.array_type is torch.Tensor and kind.index_variadic is None
+    known = kind.array_type in (torch.Tensor, np.ndarray)
+    dims, plain = [], known and kind.index_variadic is None
     plain = plain and not kind._skip_instancecheck
     for dim in kind.dims if plain else ():
         if dim is _anonymous_dim:
@@ -275,17 +277,19 @@ def axes(kind):
 
 @functools.cache
 def of_dtype(kind, dtype):
-    """Whether a hint takes tensors of a dtype, as jaxtyping itself answers."""
-    return isinstance(torch.empty(0, dtype=dtype), kind[torch.Tensor, "..."])
+    """Whether a hint takes arrays of a dtype, as jaxtyping itself answers."""
+    of = torch if isinstance(dtype, torch.dtype) else np
+    empty = of.empty(0, dtype=dtype)
+    return isinstance(empty, kind[type(empty), "..."])
 
 
 def fits(kind, value, thorough=type(AbstractArray).__instancecheck__):
-    """Whether an array has the dtype and the shape of a hint. What is no tensor, or of a hint with
+    """Whether an array has the dtype and the shape of a hint. What is no array, or of a hint with
     axes beyond names and lengths, or does not fit, jaxtyping looks at by itself; this knows its
     answer to the rest, which copying what names are bound to and spelling a dtype made slow.
     """
     dims = axes(kind)
-    if dims is None or type(value) is not torch.Tensor or not of_dtype(kind.dtype, value.dtype):
+    if dims is None or type(value) is not kind.array_type or not of_dtype(kind.dtype, value.dtype):
         return thorough(kind, value)
     shape = value.shape
     if len(shape) != len(dims):

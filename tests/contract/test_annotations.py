@@ -118,6 +118,10 @@ VALUES = (
     torch.zeros(2, dtype=torch.uint8),
     torch.nn.Parameter(torch.zeros(2, 3)),
     np.zeros((2, 3)),
+    np.zeros((2, 3), dtype=np.float32),
+    np.zeros(2, dtype=np.int32),
+    np.zeros(2, dtype=bool),
+    np.zeros(2, dtype=[("a", float)]),
     [0.0, 0.0],
     None,
 )
