@@ -58,9 +58,12 @@ def resolved(fn):
 
 
 def hollow(fn, hints):
-    """The same signature over cells that hold nothing: what beartype compiles its check from."""
+    """The same signature over cells that hold nothing: what beartype compiles its check from. A
+    generator's is one of a function that returns it, or its check would wait for the first step.
+    """
+    code = fn.__code__.replace(co_flags=fn.__code__.co_flags & ~inspect.CO_GENERATOR)
     cells = tuple(types.CellType() for _ in fn.__code__.co_freevars)
-    copy = types.FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, cells)
+    copy = types.FunctionType(code, fn.__globals__, fn.__name__, fn.__defaults__, cells)
     copy.__kwdefaults__, copy.__annotations__ = fn.__kwdefaults__, hints
     copy.__qualname__, copy.__module__ = fn.__qualname__, fn.__module__
     return copy
@@ -132,10 +135,9 @@ def checked(fn):
         return fn
     if hasattr(fn, "__wrapped__") or jaxtyping.config.jaxtyping_disable:
         return fn
-    code = fn.__code__
-    if code.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE):
-        return jaxtyped(fn, typechecker=CHECK)  # beartype alone would check at the first step
-    _, known = KNOWN.setdefault(id(code), (code, []))
+    if inspect.iscoroutinefunction(fn):
+        return jaxtyped(fn, typechecker=CHECK)
+    _, known = KNOWN.setdefault(id(fn.__code__), (fn.__code__, []))
     found = next((each for each in known if each[0] == fn.__annotations__), None)
     if found is None:
         hints = resolved(fn)

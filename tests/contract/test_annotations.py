@@ -30,6 +30,10 @@ def steps(n: int) -> Iterator[int]:
     yield n
 
 
+def same(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> Iterator[Float[Tensor, " n"]]:
+    yield a + b
+
+
 def adder(k: int) -> Callable[[int], int]:
     def add(x: int) -> int:
         return x + k
@@ -83,11 +87,13 @@ def test_arguments_results_and_fields_of_every_kind_of_function_are_checked(modu
     three, two = torch.zeros(3), torch.zeros(2)
     assert module.Pair(three, three).a is three
     assert list(module.steps(1)) == [1]
+    assert len(list(module.same(three, three))) == len(list(module.same(two, two))) == 1
     assert module.Box(1).same(module.Box(1))
     wrong = (
         lambda: module.half(three),
         lambda: module.half(torch.zeros(3, 3)),
         lambda: module.steps("1"),
+        lambda: module.same(three, two),
         lambda: module.Box("1"),
         lambda: module.Box(1).word,
         lambda: module.Pair(three, two),
