@@ -15,16 +15,21 @@ import os
 import sys
 import types
 import typing
+import weakref
 import zlib
 from abc import ABCMeta
 from dataclasses import is_dataclass
 from pathlib import Path
 
+import jaxtyping
+import numpy as np
 import pytest
 import torch
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintException
-from jaxtyping import AbstractArray, TypeCheckError, config, jaxtyped
+from jaxtyping import AbstractArray, TypeCheckError, jaxtyped
+from jaxtyping._array_types import _anonymous_dim, _FixedDim, _NamedDim
+from jaxtyping._storage import _shape_storage, push_shape_memo
 
 PACKAGE, MARK = "privfl", "__checked__"
 CHECK = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeCheckError))
@@ -53,9 +58,12 @@ def resolved(fn):
 
 
 def hollow(fn, hints):
-    """The same signature over cells that hold nothing: what beartype compiles its check from."""
+    """The same signature over cells that hold nothing: what beartype compiles its check from. A
+    generator's is one of a function that returns it, or its check would wait for the first step.
+    """
+    code = fn.__code__.replace(co_flags=fn.__code__.co_flags & ~inspect.CO_GENERATOR)
     cells = tuple(types.CellType() for _ in fn.__code__.co_freevars)
-    copy = types.FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, cells)
+    copy = types.FunctionType(code, fn.__globals__, fn.__name__, fn.__defaults__, cells)
     copy.__kwdefaults__, copy.__annotations__ = fn.__kwdefaults__, hints
     copy.__qualname__, copy.__module__ = fn.__qualname__, fn.__module__
     return copy
@@ -79,31 +87,44 @@ def strict(empty):
         return CHECK(empty)
 
 
-@functools.cache
-def compiled(module, code):
-    """The checks compiled so far for a piece of code: a function inside another is defined anew
-    at each call of that one, and shares them.
-    """
-    return []
+KNOWN: dict[int, tuple[types.CodeType, list]] = {}
+"""By the address of a piece of code, which is kept with it: the code, and the checks compiled so
+far for it. A function inside another is defined anew at each call of that one, and shares them.
+"""
+CHECKS: weakref.WeakSet = weakref.WeakSet()
+"""Every check that is alive, so that `unchecked` finds it."""
 
 
-def guarded(check, fn, arrays):
-    """The check, unless a test has turned it off by jaxtyping's own switch, to see what happens
-    outside of tests. The shapes that one call binds hold for this call alone.
-    """
+def unguarded(*args, __beartype_func, **kwargs):
+    """The code of a check while nothing is to be checked."""
+    return __beartype_func(*args, **kwargs)
 
-    @functools.wraps(fn)
-    def plain(*args, **kwargs):
-        return (fn if config.jaxtyping_disable else check)(*args, **kwargs)
 
-    @functools.wraps(fn)
-    def scoped(*args, **kwargs):
-        if config.jaxtyping_disable:
-            return fn(*args, **kwargs)
-        with jaxtyped("context"):
+def scoped(check):
+    """A check whose shapes hold for one call alone."""
+
+    def call(*args, **kwargs):
+        push_shape_memo({})
+        try:
             return check(*args, **kwargs)
+        finally:
+            _shape_storage.memo_stack.pop()
 
-    return scoped if arrays else plain
+    return call
+
+
+def likened(check, fn):
+    """What `functools.update_wrapper` does, where the names of one function change."""
+    check.__module__, check.__name__, check.__qualname__ = (
+        fn.__module__,
+        fn.__name__,
+        fn.__qualname__,
+    )
+    check.__doc__, check.__annotations__ = fn.__doc__, fn.__annotations__
+    if fn.__dict__:
+        check.__dict__.update(fn.__dict__)
+    check.__wrapped__ = fn
+    return check
 
 
 def checked(fn):
@@ -112,11 +133,11 @@ def checked(fn):
         if is_dataclass(fn) and isinstance(fn.__init__, types.FunctionType):
             fn.__init__ = checked(fn.__init__)
         return fn
-    if hasattr(fn, "__wrapped__"):
+    if hasattr(fn, "__wrapped__") or jaxtyping.config.jaxtyping_disable:
         return fn
-    if inspect.isgeneratorfunction(fn) or inspect.iscoroutinefunction(fn):
-        return jaxtyped(fn, typechecker=CHECK)  # beartype alone would check at the first step
-    known = compiled(fn.__module__, fn.__code__)
+    if inspect.iscoroutinefunction(fn):
+        return jaxtyped(fn, typechecker=CHECK)
+    _, known = KNOWN.setdefault(id(fn.__code__), (fn.__code__, []))
     found = next((each for each in known if each[0] == fn.__annotations__), None)
     if found is None:
         hints = resolved(fn)
@@ -127,10 +148,9 @@ def checked(fn):
     if check is empty:
         return fn
     own = types.FunctionType(check.__code__, check.__globals__, fn.__name__)
-    own.__kwdefaults__ = {
-        name: fn if value is empty else value for name, value in check.__kwdefaults__.items()
-    }
-    return guarded(own, fn, arrays)
+    own.__kwdefaults__ = {**check.__kwdefaults__, "__beartype_func": fn}
+    CHECKS.add(own)
+    return likened(scoped(own) if arrays else own, fn)
 
 
 class Marked(ast.NodeTransformer):
@@ -182,6 +202,18 @@ def pytest_configure(config):
     )
 
 
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Nothing is checked while a test runs that asks what happens outside of tests."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    codes = [(check, check.__code__) for check in CHECKS]
+    for check, _ in codes:
+        check.__code__ = unguarded.__code__
+    yield
+    for check, code in codes:
+        check.__code__ = code
+
+
 def pytest_collection_finish(session):
     """What is loaded by now stays: collections of garbage do not look through it again."""
     gc.collect()
@@ -219,15 +251,72 @@ def conforms(protocol, value, nominal=type(typing.Protocol).__instancecheck__):
         return ABCMeta.__instancecheck__(protocol, value)
     if not getattr(protocol, "_is_runtime_protocol", False):
         return nominal(protocol, value)
-    asked = asked_of_instances(protocol, type(value))
-    if all(hasattr(value, name) and not (m and getattr(value, name) is None) for name, m in asked):
-        return True
-    return ABCMeta.__instancecheck__(protocol, value)
+    for name, method in asked_of_instances(protocol, type(value)):
+        if not hasattr(value, name) or (method and getattr(value, name) is None):
+            return ABCMeta.__instancecheck__(protocol, value)
+    return True
+
+
+@functools.cache
+def axes(kind):
+    """Of a hint the lengths and names of its axes, a nameless one as None, for `fits`; nothing
+    where other kinds of axes are in it, or arrays of another library are asked for.
+    """
+    known = kind.array_type in (torch.Tensor, np.ndarray)
+    dims, plain = [], known and kind.index_variadic is None
+    plain = plain and not kind._skip_instancecheck
+    for dim in kind.dims if plain else ():
+        if dim is _anonymous_dim:
+            dims.append(None)
+        elif type(dim) is _FixedDim and not dim.broadcastable:
+            dims.append(dim.size)
+        elif type(dim) is _NamedDim and not dim.broadcastable and not dim.treepath:
+            dims.append(dim.name)
+        else:
+            plain = False
+    return tuple(dims) if plain else None
+
+
+@functools.cache
+def of_dtype(kind, dtype):
+    """Whether a hint takes arrays of a dtype, as jaxtyping itself answers."""
+    of = torch if isinstance(dtype, torch.dtype) else np
+    empty = of.empty(0, dtype=dtype)
+    return isinstance(empty, kind[type(empty), "..."])
+
+
+def fits(kind, value, thorough=type(AbstractArray).__instancecheck__):
+    """Whether an array has the dtype and the shape of a hint. What is no array, or of a hint with
+    axes beyond names and lengths, or does not fit, jaxtyping looks at by itself; this knows its
+    answer to the rest, which copying what names are bound to and spelling a dtype made slow.
+    """
+    dims = axes(kind)
+    if dims is None or type(value) is not kind.array_type or not of_dtype(kind.dtype, value.dtype):
+        return thorough(kind, value)
+    shape = value.shape
+    if len(shape) != len(dims):
+        return thorough(kind, value)
+    scopes = getattr(_shape_storage, "memo_stack", None)
+    bound, new = scopes[-1][0] if scopes else {}, {}
+    for dim, size in zip(dims, shape, strict=True):
+        if dim is None:
+            continue
+        if type(dim) is int:
+            known = dim
+        else:
+            known = bound.get(dim)
+            if known is None:
+                known = new.setdefault(dim, size)
+        if known != size:
+            return thorough(kind, value)
+    bound.update(new)
+    return True
 
 
 if sys.version_info < (3, 12):
     typing._get_protocol_attrs = functools.cache(typing._get_protocol_attrs)
     type(typing.Protocol).__instancecheck__ = conforms
+type(AbstractArray).__instancecheck__ = fits
 os.environ.setdefault("MPLBACKEND", "Agg")
 torch.set_num_threads(1)
 sys.meta_path.insert(0, Finder)

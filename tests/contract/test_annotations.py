@@ -1,10 +1,14 @@
 """Annotations are checked at every call while tests run, shapes included (`tests/conftest.py`)."""
 
 import importlib.util
+from itertools import product
 
+import numpy as np
 import pytest
 import torch
-from jaxtyping import TypeCheckError
+from jaxtyping import AbstractArray, Bool, Float, Int, Shaped, TypeCheckError, jaxtyped
+from jaxtyping._storage import get_shape_memo
+from torch import Tensor
 
 import privfl.core
 from privfl.aggregators.spectral import about
@@ -24,6 +28,10 @@ def half(x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
 
 def steps(n: int) -> Iterator[int]:
     yield n
+
+
+def same(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> Iterator[Float[Tensor, " n"]]:
+    yield a + b
 
 
 def adder(k: int) -> Callable[[int], int]:
@@ -79,11 +87,13 @@ def test_arguments_results_and_fields_of_every_kind_of_function_are_checked(modu
     three, two = torch.zeros(3), torch.zeros(2)
     assert module.Pair(three, three).a is three
     assert list(module.steps(1)) == [1]
+    assert len(list(module.same(three, three))) == len(list(module.same(two, two))) == 1
     assert module.Box(1).same(module.Box(1))
     wrong = (
         lambda: module.half(three),
         lambda: module.half(torch.zeros(3, 3)),
         lambda: module.steps("1"),
+        lambda: module.same(three, two),
         lambda: module.Box("1"),
         lambda: module.Box(1).word,
         lambda: module.Pair(three, two),
@@ -99,3 +109,76 @@ def test_a_function_within_another_is_checked_each_time_and_keeps_its_own_cells(
     for add in (one, two):
         with pytest.raises(TypeCheckError):
             add("5")
+
+
+SHAPES = ((), (1,), (2,), (3,), (1, 2), (2, 2), (2, 3), (3, 2), (2, 3, 1))
+VALUES = (
+    *(
+        torch.zeros(shape, dtype=dtype)
+        for shape in SHAPES
+        for dtype in (torch.float32, torch.int64)
+    ),
+    torch.zeros(2, 3, dtype=torch.bool),
+    torch.zeros(2, 3, dtype=torch.float64),
+    torch.zeros(2, 3, dtype=torch.bfloat16),
+    torch.zeros(2, dtype=torch.uint8),
+    torch.nn.Parameter(torch.zeros(2, 3)),
+    np.zeros((2, 3)),
+    np.zeros((2, 3), dtype=np.float32),
+    np.zeros(2, dtype=np.int32),
+    np.zeros(2, dtype=bool),
+    np.zeros(2, dtype=[("a", float)]),
+    [0.0, 0.0],
+    None,
+)
+AXES = (
+    "",
+    " n",
+    " d",
+    "n d",
+    "d n",
+    "n n",
+    "m m",
+    "_ n",
+    "2 n",
+    "1 d",
+    "#n d",
+    "n ...",
+    "*s n",
+    "*s",
+)
+
+
+@pytest.mark.parametrize("kind", [Float, Int, Bool, Shaped])
+def test_hints_of_arrays_take_what_jaxtyping_takes_and_bind_what_it_binds(kind):
+    """The checks of a run look at a tensor by a shorter way (`fits` of tests/conftest.py)."""
+    short = type(AbstractArray).__instancecheck__
+    (whole,) = short.__defaults__
+    answers = []
+    for of, axes, value in product((Tensor, np.ndarray), AXES, VALUES):
+        seen = []
+        for look in (short, whole):
+            with jaxtyped("context"):
+                look(Float[Tensor, "n d"], torch.zeros(2, 3))
+                seen.append((look(kind[of, axes], value), get_shape_memo()))
+        assert seen[0] == seen[1], (of, axes, value)
+        answers.append(seen[0][0])
+    assert answers.count(True) > 3
+    assert answers.count(False) > 99
+
+
+def test_what_is_unchecked_is_unchecked_at_every_depth_and_checked_again_after_it(request, module):
+    add = module.adder(1)
+    request.getfixturevalue("unchecked")
+    assert module.half(torch.zeros(3)).shape == (1,)
+    assert module.Box("1").word == "1"
+    assert module.Pair(torch.zeros(3), torch.zeros(2)).b.shape == (2,)
+    assert module.adder(1)(0.5) == add(0.5) == 1.5
+    assert list(module.steps("1")) == ["1"]
+
+
+def test_what_was_unchecked_before_is_checked(module):
+    with pytest.raises(TypeCheckError):
+        module.half(torch.zeros(3))
+    with pytest.raises(TypeCheckError):
+        about(torch.eye(2), torch.ones(3))

@@ -5,7 +5,6 @@ grid, in one dimension.
 import math
 from itertools import product
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -162,9 +161,8 @@ def test_a_gradient_that_rounds_to_less_than_its_own_rounding_does_not_count_as_
 
 
 @pytest.mark.parametrize("made", [PureObjective(1.0, 1.0), GaussianObjective(1.0, 1.0)])
-def test_labels_that_are_not_one_for_each_row_are_refused(made, monkeypatch):
+def test_labels_that_are_not_one_for_each_row_are_refused(made, unchecked):
     """One label for all rows would be one record's, and move them all."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside of tests
     nothing = torch.tensor([math.nan] * 5)
     one, column = torch.tensor([1]), torch.ones(5, 1, dtype=torch.int64)
     for y in (one, column, torch.ones(4).long(), nothing):

@@ -2,7 +2,6 @@
 
 import json
 
-import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -138,8 +137,7 @@ def test_counts_that_are_not_whole_are_refused():
         {0: torch.tensor([255], dtype=torch.uint8)},
     ],
 )
-def test_votes_that_fit_no_ballot_are_refused(votes, monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside of tests
+def test_votes_that_fit_no_ballot_are_refused(votes, unchecked):
     with pytest.raises(BadUpdate):
         PrivateVote(RULE, classes=4).ask(votes)
 
