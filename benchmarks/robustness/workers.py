@@ -134,7 +134,8 @@ def workers(processes: int) -> Iterator[Workers]:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for child in multiprocessing.active_children():
                     child.kill()
-                    child.join()
+                while multiprocessing.active_children():  # the pool's own thread waits for them too
+                    time.sleep(0.01)
                 raise
     finally:
         signal.signal(signal.SIGTERM, before)
