@@ -18,7 +18,7 @@ border-left:6px solid #c0392b;border-radius:10px;padding:10px 14px;margin:12px 0
 .chips a{display:block;padding:3px 10px;border:1px solid #d6dae0;border-radius:14px;background:#fff;
 color:#1b1f24;text-decoration:none;font-size:13px}.chips a.bad{border-color:#e3b7ae}
 .card{background:#fff;border:1px solid #e3e6ea;border-radius:10px;margin:0 0 10px;padding:0}
-.line{display:grid;grid-template-columns:114px 108px minmax(0,1.1fr) minmax(0,1.9fr)
+.line{display:grid;grid-template-columns:124px 108px minmax(0,1.1fr) minmax(0,1.9fr)
 minmax(0,1fr) minmax(0,1.25fr);gap:2px 12px;padding:6px 12px;border-bottom:1px solid #eef0f2;
 font-size:13px}
 .line:last-child{border-bottom:0}.line.head{color:#59636e;padding:5px 12px}
