@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from privfl.core import UnsupportedModel, cross_entropy
+from privfl.core import FlatModel, UnsupportedModel, cross_entropy
+from privfl.dp import DPGradient
 from privfl.dp.sgd import bookkeeping, vmapped
+from privfl.dp.sgd.bookkeeping import _Book
 from privfl.dp.sgd.closed_loss import closed_cross_entropy
 
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")  # of the oracle
@@ -300,3 +302,65 @@ def test_labels_that_are_left_out_and_shares_keep_the_loss_of_torch():
     assert closed_cross_entropy(nn.Identity(), logits, shares) == F.cross_entropy(logits, shares)
     with pytest.raises((RuntimeError, IndexError)):
         closed_cross_entropy(nn.Identity(), logits, torch.tensor([1, 5, 2, 4]))
+
+
+class Unpacked(nn.Module):
+    """What layers read is kept away and comes back in one buffer, as where memory is short."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(40, 40) for _ in range(3))
+
+    def forward(self, x):
+        one, two, three = self.layers
+        buffer = torch.empty_like(x)
+        with torch.autograd.graph.saved_tensors_hooks(torch.clone, buffer.copy_):
+            return one(x) + two(x.flip(1) * 9) + three(x * 0.1)
+
+
+class Hooked(nn.Module):
+    """A hook lengthens the error of one layer, which is the memory of another's as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(40, 40), nn.Linear(40, 40)
+
+    def forward(self, x):
+        one = self.one(x.flip(1))
+        if one.requires_grad:
+            one.register_hook(lambda error: error.mul_(50))
+        return one + self.two(x)
+
+
+@pytest.mark.parametrize("net", [Unpacked, Hooked])
+def test_what_is_changed_in_place_between_a_norm_and_its_sum_is_refused(net):
+    gradient = DPGradient(l2=0.1, noise_multiplier=0.0, batch_size=4)
+    torch.manual_seed(0)
+    model, x = FlatModel(nn.Sequential(net(), nn.Flatten())), numbers(4, 2, 40).float()
+    with pytest.raises(UnsupportedModel, match="was changed in place during the backward pass"):
+        gradient(model, cross_entropy, x, torch.tensor([0, 1, 2, 3]))
+    assert not model.grad.any()
+
+
+def test_inputs_that_change_between_two_layers_have_products_of_their_own():
+    book, x = _Book(3, torch.zeros(())), numbers(3, 2, 5)
+    before = book._products(x).clone()
+    x.mul_(2)
+    assert torch.equal(book._products(x), 4 * before)
+
+
+def test_a_loss_that_takes_gradients_itself_on_some_batches_is_refused_on_those():
+    def loss(module, x, y):
+        x = x.detach().requires_grad_()
+        out = module(x)
+        if bool((y == 2).any()):
+            torch.autograd.grad(out.square().sum(), x, retain_graph=True)
+        return F.cross_entropy(out, y)
+
+    gradient = DPGradient(l2=0.1, noise_multiplier=0.0, batch_size=4)
+    torch.manual_seed(0)
+    model, x = FlatModel(nn.Linear(5, 3)), numbers(4, 5).float()
+    gradient(model, loss, x, torch.tensor([0, 1, 0, 1]))
+    assert model.grad.any()
+    with pytest.raises(UnsupportedModel, match="takes gradients through a Linear itself"):
+        gradient(model, loss, x, torch.tensor([0, 1, 2, 1]))

@@ -23,7 +23,15 @@ from privfl.dp.sgd.attention import attention
 from privfl.dp.sgd.engine import ClippedSum, Factors, trainable
 from privfl.dp.sgd.kernels import KERNELS, Forward
 from privfl.dp.sgd.lstm import lstm
-from privfl.dp.sgd.per_sample_gradients import PerSampleGradient, SequenceOuterProduct, products
+from privfl.dp.sgd.per_sample_gradients import (
+    BlockGradient,
+    EmbeddingGradient,
+    OuterProduct,
+    PerSampleGradient,
+    SequenceOuterProduct,
+    StoredGradient,
+    products,
+)
 from privfl.dp.sgd.shared import together
 
 MHA = nn.MultiheadAttention
@@ -65,7 +73,9 @@ class _Book:
         self.pieces: dict[nn.Parameter, list[PerSampleGradient]] = {}
         self.uses: Counter[nn.Parameter] = Counter()
         self.squared: Tensor | None = None
-        self.alike: tuple[Tensor, Tensor] | None = None
+        self.alike: tuple[Tensor, int, Tensor] | None = None
+        self.scored = False
+        self.held: list[tuple[str, Tensor, int]] = []
 
     def run(
         self,
@@ -87,10 +97,17 @@ class _Book:
         return out
 
     def add(self, layer: nn.Module, found: dict[str, PerSampleGradient]) -> None:
+        if not self.scored:  # it would be booked beside the loss's own, as if it were a part of it
+            raise UnsupportedModel(
+                f"the model or the loss takes gradients through a {type(layer).__name__} itself,"
+                " which engine 'bookkeeping' cannot tell from those of the loss: use engine 'vmap'."
+            )
         for name, piece in found.items():
             parameter = layer._parameters.get(name)
             if parameter is not None and parameter.requires_grad:
                 self.pieces.setdefault(parameter, []).append(piece)
+                kind = type(layer).__name__
+                self.held.extend((kind, tensor, tensor._version) for tensor in _tensors(piece))
                 if self.uses[parameter] == 1:
                     self._count(piece)  # while it is in the cache
 
@@ -99,18 +116,33 @@ class _Book:
         (which is held here meanwhile, so that no other can take its place in memory).
         """
         known = self.alike
-        if known is None or not _same(known[0], inputs):
-            self.alike = known = inputs, products(inputs)
-        return known[1]
+        if known is None or known[1] != inputs._version or not _same(known[0], inputs):
+            self.alike = known = inputs, inputs._version, products(inputs)
+        return known[2]
 
     def _count(self, piece: PerSampleGradient) -> None:
         if isinstance(piece, SequenceOuterProduct):
             piece.alike = self._products(piece.inputs)
         squared = piece.squared()
+        if isinstance(piece, SequenceOuterProduct):
+            piece.alike = None  # the sum has no use for it
         self.squared = squared if self.squared is None else self.squared + squared
 
     def norms(self, total: Tensor) -> Tensor:
-        """Each sample's norm, with what is left of each parameter put together."""
+        """Each sample's norm, with what is left of each parameter put together.
+
+        Raises:
+            UnsupportedModel: what a layer read, or its error, is no longer what its norm was of.
+        """
+        for kind, tensor, version in self.held:
+            if tensor._version != version:
+                raise UnsupportedModel(
+                    f"what a {kind} read, or its error, was changed in place during the backward"
+                    " pass (a hook, or saved tensors that are unpacked into one buffer), so its"
+                    " clipped sum would not be of the gradients that its norms are of: return new"
+                    " tensors there."
+                )
+        self.held.clear()
         for parameter, found in self.pieces.items():
             if self.uses[parameter] > 1:
                 piece = together(found, parameter.shape)
@@ -120,13 +152,26 @@ class _Book:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are one piece of memory."""
-    return (a.data_ptr(), a.shape, a.stride(), a._version) == (
+    """Whether two tensors are one piece of memory, read alike."""
+    return (a.data_ptr(), a.shape, a.stride(), a.dtype, a.device) == (
         b.data_ptr(),
         b.shape,
         b.stride(),
-        b._version,
+        b.dtype,
+        b.device,
     )
+
+
+def _tensors(piece: PerSampleGradient) -> Iterator[Tensor]:
+    """What a piece is made of, for as long as it lives."""
+    if isinstance(piece, BlockGradient):
+        yield from _tensors(piece.part)
+    elif isinstance(piece, OuterProduct | SequenceOuterProduct):
+        yield from (piece.inputs, piece.errors)
+    elif isinstance(piece, EmbeddingGradient):
+        yield from (piece.tokens, piece.errors)
+    elif isinstance(piece, StoredGradient):
+        yield piece.gradients
 
 
 def survey(module: nn.Module) -> tuple[dict[str, nn.Parameter], list[tuple[str, nn.Module]]]:
@@ -182,8 +227,9 @@ def bookkeeping(
     ``total`` by book-keeping.
 
     Raises:
-        UnsupportedModel: a layer without a fast path, or parameters that reach the loss outside of
-            their layer.
+        UnsupportedModel: a layer without a fast path, parameters that reach the loss outside of
+            their layer, a loss that takes gradients itself, or activations or errors that are
+            changed in place during the backward pass (through ``.data`` nobody can see it).
     """
     named, layers = survey(module)
     batch = x.shape[0]
@@ -191,6 +237,7 @@ def bookkeeping(
     book = _Book(batch, anchor)
     with _recording(layers, book):
         mean = loss(module, x, y)
+    book.scored = True
     outside = torch.autograd.grad(mean * batch, [anchor, *named.values()], allow_unused=True)
     for name, stray in zip(named, outside[1:], strict=True):
         if stray is not None:
