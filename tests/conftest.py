@@ -7,6 +7,7 @@ beartype, and only functions that speak of arrays get a scope of their own for t
 """
 
 import ast
+import contextlib
 import functools
 import gc
 import importlib.machinery
@@ -91,8 +92,8 @@ KNOWN: dict[int, tuple[types.CodeType, list]] = {}
 """By the address of a piece of code, which is kept with it: the code, and the checks compiled so
 far for it. A function inside another is defined anew at each call of that one, and shares them.
 """
-CHECKS: weakref.WeakSet = weakref.WeakSet()
-"""Every check that is alive, so that `unchecked` finds it."""
+CHECKS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+"""Every check that is alive with its code, so that `unchecked` finds it and gives it back."""
 
 
 def unguarded(*args, __beartype_func, **kwargs):
@@ -133,7 +134,7 @@ def checked(fn):
         if is_dataclass(fn) and isinstance(fn.__init__, types.FunctionType):
             fn.__init__ = checked(fn.__init__)
         return fn
-    if hasattr(fn, "__wrapped__") or jaxtyping.config.jaxtyping_disable:
+    if hasattr(fn, "__wrapped__"):
         return fn
     if inspect.iscoroutinefunction(fn):
         return jaxtyped(fn, typechecker=CHECK)
@@ -149,7 +150,9 @@ def checked(fn):
         return fn
     own = types.FunctionType(check.__code__, check.__globals__, fn.__name__)
     own.__kwdefaults__ = {**check.__kwdefaults__, "__beartype_func": fn}
-    CHECKS.add(own)
+    CHECKS[own] = own.__code__
+    if jaxtyping.config.jaxtyping_disable:  # what is loaded now is checked when this is over
+        own.__code__ = unguarded.__code__
     return likened(scoped(own) if arrays else own, fn)
 
 
@@ -202,16 +205,25 @@ def pytest_configure(config):
     )
 
 
+@contextlib.contextmanager
+def paused():
+    """Nothing is checked in here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        for check in list(CHECKS):
+            check.__code__ = unguarded.__code__
+        try:
+            yield
+        finally:
+            for check, code in list(CHECKS.items()):
+                check.__code__ = code
+
+
 @pytest.fixture
-def unchecked(monkeypatch):
+def unchecked():
     """Nothing is checked while a test runs that asks what happens outside of tests."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    codes = [(check, check.__code__) for check in CHECKS]
-    for check, _ in codes:
-        check.__code__ = unguarded.__code__
-    yield
-    for check, code in codes:
-        check.__code__ = code
+    with paused():
+        yield
 
 
 def pytest_collection_finish(session):
@@ -260,9 +272,10 @@ def conforms(protocol, value, nominal=type(typing.Protocol).__instancecheck__):
 @functools.cache
 def axes(kind):
     """Of a hint the lengths and names of its axes, a nameless one as None, for `fits`; nothing
-    where other kinds of axes are in it, or arrays of another library are asked for.
+    where other kinds of axes are in it, arrays of another library are asked for, or a hint within
+    the hint takes fewer dtypes than it says itself.
     """
-    known = kind.array_type in (torch.Tensor, np.ndarray)
+    known = kind.array_type in (torch.Tensor, np.ndarray) and kind.dtypes == kind.dtype.dtypes
     dims, plain = [], known and kind.index_variadic is None
     plain = plain and not kind._skip_instancecheck
     for dim in kind.dims if plain else ():

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from jaxtyping import AbstractArray, Bool, Float, Int, Shaped, TypeCheckError, jaxtyped
+from jaxtyping import AbstractArray, Bool, Float, Float32, Int, Shaped, TypeCheckError, jaxtyped
 from jaxtyping._storage import get_shape_memo
 from torch import Tensor
 
@@ -63,14 +63,18 @@ class Pair:
 @pytest.fixture
 def module(tmp_path):
     """A module that is loaded as those of privfl are."""
-    path = tmp_path / "annotated.py"
+    return loaded(tmp_path)
+
+
+def loaded(folder):
+    path = folder / "annotated.py"
     path.write_text(SOURCE)
     loader = type(privfl.core.__spec__.loader)("annotated", str(path))
-    loaded = importlib.util.module_from_spec(
+    made = importlib.util.module_from_spec(
         importlib.util.spec_from_loader("annotated", loader, origin=str(path))
     )
-    loader.exec_module(loaded)
-    return loaded
+    loader.exec_module(made)
+    return made
 
 
 def test_one_name_of_a_shape_is_one_length_within_a_call_and_another_in_the_next():
@@ -167,6 +171,16 @@ def test_hints_of_arrays_take_what_jaxtyping_takes_and_bind_what_it_binds(kind):
     assert answers.count(False) > 99
 
 
+def test_a_hint_within_a_hint_takes_no_dtype_that_either_of_them_does_not():
+    for hint, wrong in (
+        (Shaped[Float[Tensor, " n"], "b"], torch.int64),
+        (Float[Float32[Tensor, " n"], "b"], torch.float64),
+    ):
+        assert isinstance(torch.zeros(2, 3), hint)
+        assert not isinstance(torch.zeros(2, 3, dtype=wrong), hint)
+        assert not isinstance(torch.zeros(2), hint)
+
+
 def test_what_is_unchecked_is_unchecked_at_every_depth_and_checked_again_after_it(request, module):
     add = module.adder(1)
     request.getfixturevalue("unchecked")
@@ -175,6 +189,21 @@ def test_what_is_unchecked_is_unchecked_at_every_depth_and_checked_again_after_i
     assert module.Pair(torch.zeros(3), torch.zeros(2)).b.shape == (2,)
     assert module.adder(1)(0.5) == add(0.5) == 1.5
     assert list(module.steps("1")) == ["1"]
+
+
+def test_what_was_loaded_while_nothing_was_checked_is_checked_afterwards(tmp_path):
+    """As by an import within a function that a test without checks is the first to call."""
+    paused = type(privfl.core.__spec__.loader).exec_module.__globals__["paused"]
+    with paused():
+        module = loaded(tmp_path)
+        assert module.half(torch.zeros(3)).shape == (1,)
+        assert module.Pair(torch.zeros(3), torch.zeros(2)).b.shape == (2,)
+    with pytest.raises(TypeCheckError):
+        module.half(torch.zeros(3))
+    with pytest.raises(TypeCheckError):
+        module.Pair(torch.zeros(3), torch.zeros(2))
+    with pytest.raises(TypeCheckError):
+        module.adder(1)("5")
 
 
 def test_what_was_unchecked_before_is_checked(module):

@@ -4,16 +4,17 @@ coordinates are white, no rehearsal looks for samples that its prior was made of
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import nn
 
 from privfl import Federation
-from privfl.attacks import GradientInversion, GradInversion, Knowledge, NotFound
+from privfl.attacks import GradientInversion, GradInversion, Knowledge, NotFound, Reconstruction
 from privfl.attacks.inference import observe, recipe
 from privfl.attacks.inversion.natural import FLOOR, Natural
 from privfl.attacks.inversion.rehearsal import apart, psnr, victims
 from privfl.config import AuditConfig
-from privfl.core import LocalPlan
+from privfl.core import Dataset, LocalPlan
 from privfl.data import load
 from privfl.training import LocalSGD
 
@@ -79,6 +80,53 @@ def test_without_own_samples_their_weight_is_refused():
     told = GradInversion(iterations=1, own=0.1).run(seen(narrow()), Knowledge(labels=CLIENT.y))
     assert isinstance(told, NotFound)
     assert "auxiliary samples" in told.reason
+
+
+def spoilt(kind):
+    x, y = OWN.x.clone(), OWN.y
+    if kind == "all alike":
+        return Dataset(torch.full_like(x, 0.5), y, 10)
+    if kind == "not finite":
+        return Dataset(x * float("nan"), y, 10)
+    if kind == "some not finite":
+        x[:5] = float("inf")
+        return Dataset(x, y, 10)
+    if kind == "of other channels":
+        return Dataset(x.expand(-1, 3, -1, -1).clone(), y, 10)
+    if kind == "of another type":
+        return Dataset(x.double(), y, 10)
+    return Dataset(x, y + 5, 15)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "all alike",
+        "not finite",
+        "some not finite",
+        "of other channels",
+        "of another type",
+        "of more classes",
+    ],
+)
+@pytest.mark.parametrize(
+    "attack",
+    [GradInversion(iterations=1, seeds=1), GradientInversion(iterations=1)],
+    ids=lambda attack: type(attack).__name__,
+)
+def test_own_samples_that_say_nothing_cost_no_picture(attack, kind):
+    """A leak is not hidden by samples that its adversary cannot use."""
+    view, knows = seen(narrow()), Knowledge(auxiliary=spoilt(kind))
+    tuned = replace(attack, tune=True).run(view, knows)
+    assert isinstance(tuned, Reconstruction)
+    assert tuned.samples.shape == CLIENT.x.shape
+    assert tuned.samples.isfinite().all()
+    given = replace(attack, own=0.1).run(view, knows)
+    if kind in ("some not finite", "of more classes"):
+        assert given.samples.isfinite().all()
+    else:
+        assert isinstance(given, NotFound)
+        assert "own samples" in given.reason or "auxiliary samples" in given.reason
 
 
 def test_a_rehearsal_looks_for_no_sample_that_its_prior_was_made_of():

@@ -25,7 +25,7 @@ from privfl.attacks.inversion.batch_size import sizes, tried
 from privfl.attacks.inversion.labels import labels
 from privfl.attacks.inversion.matching import TVS, Problem, _start, problem, total_variation
 from privfl.attacks.inversion.natural import OWN, Natural, outside
-from privfl.attacks.inversion.rehearsal import apart, best, victims
+from privfl.attacks.inversion.rehearsal import apart, best, fitting, victims
 from privfl.attacks.inversion.statistics import Heard, Norm, distance, listening
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
@@ -96,6 +96,7 @@ class GradInversion(Targeted):
         if not self.tune:
             return self
         forward = recipe(views[0], knowledge)
+        knowledge = fitting(knowledge, forward)
         observed = observe(views[0], knowledge, self.target, self.client)
         practice = victims(observed, forward, knowledge, sizes(observed, forward)[0], VICTIMS)
         low, high = forward.span(observed.delta)
@@ -121,6 +122,7 @@ class GradInversion(Targeted):
         """Samples from the first view; see `GradientInversion.infer` for what it raises."""
         view = views[0]
         forward = recipe(view, knowledge)
+        knowledge = fitting(knowledge, forward)
         observed = observe(view, knowledge, self.target, self.client)
         if self.seeds < 1:
             raise Lacking("GradInversion needs seeds of at least 1.")

@@ -22,7 +22,7 @@ from privfl.attacks.inference import (
 from privfl.attacks.inversion.batch_size import sizes, tried
 from privfl.attacks.inversion.labels import labels
 from privfl.attacks.inversion.natural import OWN, Natural, outside
-from privfl.attacks.inversion.rehearsal import apart, best, victims
+from privfl.attacks.inversion.rehearsal import apart, best, fitting, victims
 from privfl.attacks.inversion.simulate import Simulator, frozen
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
@@ -202,6 +202,7 @@ class GradientInversion(Targeted):
         if not self.tune or not self.adaptive:
             return self
         forward = recipe(views[0], knowledge)
+        knowledge = fitting(knowledge, forward)
         observed = observe(views[0], knowledge, self.target, self.client)
         size = sizes(observed, forward)[0]
         low, high = forward.span(observed.delta)
@@ -230,6 +231,7 @@ class GradientInversion(Targeted):
             Lacking: the recipe or the labels are not known.
         """
         forward = recipe(views[0], knowledge)
+        knowledge = fitting(knowledge, forward)
         observed = observe(views[0], knowledge, self.target, self.client)
         return tried(
             observed, forward, knowledge, lambda sized: self.solved(sized, forward, knowledge)

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from privfl.attacks.inference import Lacking
+
 OWN = (0.0, 1e-2, 0.1, 0.3)
 """Weights of the coordinates' mean square that a rehearsal tries; at 0 there are none."""
 FLOOR = 1e-2
@@ -32,7 +34,18 @@ class Natural:
 
     @classmethod
     def of(cls, x: Float[Tensor, "n ..."]) -> Natural:
-        """From own samples, two at least."""
+        """From own samples, two at least.
+
+        Raises:
+            Lacking: they are not finite, or all alike, so that nothing says how others vary.
+        """
+        finite = bool(x.isfinite().all())
+        if not finite or bool((x == x[:1]).all()):
+            raise Lacking(
+                f"the adversary's {len(x)} own samples are"
+                f" {'all alike' if finite else 'not all finite'}, and say nothing of how others"
+                " vary: leave `own` at 0."
+            )
         mean = x.mean(dim=0)
         apart = x - mean
         if x.ndim != 4:

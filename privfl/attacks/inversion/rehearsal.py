@@ -37,9 +37,9 @@ def victims(
     observed: Observed, forward: Forward, knowledge: Knowledge, size: int, count: int
 ) -> list[Victim]:
     """So many shadow victims of ``size`` auxiliary samples: through the recipe's local steps, clip
-    and noise, from the broadcast model; none where there are too few samples.
+    and noise, from the broadcast model; none where there are too few samples that fit it.
     """
-    held = knowledge.auxiliary
+    held = fitting(knowledge, forward).auxiliary
     if held is None or held.n < size:
         return []
     rng = knowledge.generator(41)
@@ -66,15 +66,34 @@ def victims(
     return made
 
 
+def fitting(knowledge: Knowledge, forward: Forward) -> Knowledge:
+    """What is known, with those own samples alone that the model takes: finite, and of its classes
+    (none where all are of another shape or type).
+    """
+    held = knowledge.auxiliary
+    if held is None or forward.tokens:
+        return knowledge
+    if tuple(held.x.shape[1:]) != forward.shape or held.x.dtype != torch.float32:
+        return replace(knowledge, auxiliary=None)
+    fits = held.x.flatten(1).isfinite().all(dim=1)
+    if held.y.ndim == 1 and not held.y.is_floating_point():
+        fits &= (held.y >= 0) & (held.y < forward.classes)
+    if bool(fits.all()):
+        return knowledge
+    return replace(knowledge, auxiliary=held.take(fits.nonzero().squeeze(1)))
+
+
 def apart(knowledge: Knowledge, practice: Sequence[Victim]) -> Knowledge:
     """What is known at a rehearsal: no labels, and own samples but those that are looked for, so
-    that a prior made of own samples is tried on others (none where hardly any are left).
+    that a prior made of own samples is tried on others (none where hardly any are left, or those
+    are all alike).
     """
     held = knowledge.auxiliary
     if held is not None and practice:
         others = torch.ones(held.n, dtype=torch.bool)
         others[torch.cat([victim.picked for victim in practice])] = False
-        held = held.take(others.nonzero().squeeze(1)) if int(others.sum()) >= 2 else None
+        left = held.take(others.nonzero().squeeze(1))
+        held = left if bool((left.x != left.x[:1]).any()) else None
     return replace(knowledge, labels=None, auxiliary=held)
 
 
