@@ -18,10 +18,11 @@ from privfl.aggregators.base import Before, copied, finite_rows
 from privfl.aggregators.verdict import Verdict
 from privfl.core import BadUpdate, ClientId, Context, Rows, Vector, require
 from privfl.core.curvature import hessian_product
+from privfl.core.geometry import BLOCK
 
 Floats: TypeAlias = npt.NDArray[np.float64]
-_BLOCK = 8192
-"""Columns at a time, which are gathered from vectors one by one."""
+_ROOM = 1 << 16
+"""Columns at a time: two vectors of them fit in a second-level cache."""
 _LEAST = 1e-12
 _LEAST_SQUARE, _MOST_SQUARE = 1e-30, 1e37
 """Squares outside of these may have vanished or overflowed in float32."""
@@ -180,18 +181,22 @@ def _misses(
     bend: Vector,
     dtype: torch.dtype,
 ) -> Float[Tensor, " k"]:
-    """Squared distances of the known rows from last + bend, differences in this precision."""
+    """Squared distances of the known rows from last - bend, differences in this precision. In each
+    block what the vectors have in common stays in the cache while rows pass it one by one.
+    """
     d = values.shape[1]
-    every = len(known) == len(values)
-    room = torch.empty(len(known), min(_BLOCK, d), dtype=dtype, device=values.device)
+    room = torch.zeros(-(-min(_ROOM, d) // BLOCK), BLOCK, dtype=dtype, device=values.device)
+    norms = torch.zeros(len(known), len(room), dtype=dtype, device=values.device)
     total = torch.zeros(len(known), dtype=torch.float64)
-    for start in range(0, d, _BLOCK):
-        where = slice(start, min(start + _BLOCK, d))
-        missed, turned = room[:, : where.stop - start], bend[where].to(dtype)
-        for i, before in enumerate(last):
-            torch.sub(before[where].to(dtype), turned, out=missed[i])
-        missed -= values[:, where] if every else values[known, where]
-        total += torch.linalg.vector_norm(missed, dim=1).double().cpu() ** 2
+    for start in range(0, d, _ROOM):
+        where = slice(start, min(start + _ROOM, d))
+        missed, turned = room.view(-1)[: where.stop - start], bend[where].to(dtype)
+        room.view(-1)[where.stop - start :] = 0
+        for i, before, norm in zip(known, last, norms, strict=True):
+            torch.sub(before[where].to(dtype), turned, out=missed)
+            missed -= values[i, where]
+            torch.linalg.vector_norm(room, dim=1, out=norm)
+        total += norms.double().square().sum(dim=1).cpu()
     return total
 
 

@@ -29,8 +29,12 @@ from privfl.core.geometry import squared_norms
 
 Features: TypeAlias = Callable[[Vector, Context], Tensor]
 """What the model with these parameters [d] makes of each clean sample before its last layer
-[s, h].
+[s, h]. The parameters are room that the next model takes: whoever wants to keep them copies them.
 """
+_ROOM = 1 << 16
+"""Kernel values at a time: in float64 they fit in a second-level cache."""
+_MOST = 1e150
+"""Features beyond it are as far: their squares would overflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +87,7 @@ class FLARE(CutInHull):
                 "FLARE compares models on at least 2 clean samples of the server's, and it holds"
                 f" {len(here)}: raise data.root."
             )
-        seen = torch.stack(
-            [self.features(context.parameters + row, context) for row in rows.values]
-        )
-        distances = discrepancies(seen.to(torch.float64), kernel_width(here))
+        distances = discrepancies(self._seen(rows, context), kernel_width(here))
         votes = votes_of(distances)
         fine = torch.isfinite(distances.diagonal())
         self._refuse_blind(rows, fine, lost)
@@ -102,6 +103,16 @@ class FLARE(CutInHull):
             scores={"votes": votes, "trust": trust},
         )
         return verdict, None
+
+    def _seen(self, rows: Rows, context: Context) -> Float[Tensor, "n s h"]:
+        """What each client's model makes of the samples. Models take turns in one vector."""
+        base = context.parameters
+        model = torch.empty_like(base, dtype=torch.result_type(base, rows.values))
+        seen = []
+        for row in rows.values:
+            torch.add(base, row, out=model)
+            seen.append(self.features(model, context).to(torch.float64, copy=True))
+        return torch.stack(seen)
 
     def _refuse_blind(self, rows: Rows, fine: Bool[Tensor, " n"], lost: int) -> None:
         """Refuse to trust the few that are left where most models make nothing of the samples."""
@@ -131,16 +142,38 @@ def discrepancies(seen: Float[Tensor, "n s h"], width: float) -> Float[Tensor, "
     """Squared maximum mean discrepancies of all pairs, unbiased and cut at 0; inf where a model's
     features are not finite, its own with itself too.
     """
-    n, s, _ = seen.shape
+    s = seen.shape[1]
     fine = torch.isfinite(seen).all(dim=2).all(dim=1)
-    every = torch.where(fine[:, None, None], seen, torch.zeros(()).to(seen)).flatten(0, 1)
-    kernels = (torch.cdist(one, every).square().div(-width).exp() for one in torch.split(every, s))
-    sums = torch.stack([kernel.view(s, n, s).sum(dim=(0, 2)) for kernel in kernels])
+    told = torch.where(fine[:, None, None], seen, torch.zeros(()).to(seen))
+    distinct, which = torch.unique(told.flatten(1), dim=0, return_inverse=True)
+    sums = _kernel_sums(distinct.view(-1, *seen.shape[1:]), width)
     within = (sums.diagonal() - s) / (s * (s - 1))
-    found = (within[:, None] + within - (sums + sums.T) / s**2).clamp(min=0)
-    found.fill_diagonal_(0)
+    found = (within[:, None] + within - 2 * sums / s**2).clamp(min=0)
+    found = found.fill_diagonal_(0)[which][:, which]
     both = fine[:, None] & fine
     return torch.where(both, found, torch.full_like(found, torch.inf)).cpu()
+
+
+def _kernel_sums(seen: Float[Tensor, "m s h"], width: float) -> Float[Tensor, "m m"]:
+    """For each two models the sum of exp(-|x - y|^2 / width) over their features x and y.
+
+    The exponent is x'y - |x|^2 / 2 - |y|^2 / 2 for features times sqrt(2 / width): one product of
+    vectors that hold the squares beside the features. Each pair of models is met once.
+    """
+    m, s, _ = seen.shape
+    scaled = (seen * (2 / width) ** 0.5).clamp(-_MOST, _MOST)
+    half = scaled.square().sum(dim=2, keepdim=True) / -2
+    ones = torch.ones_like(half)
+    one, other = torch.cat([scaled, half, ones], dim=2), torch.cat([scaled, ones, half], dim=2)
+    at_once = max(_ROOM // s**2, 1)
+    room = seen.new_empty(min(at_once, m) * s, s)
+    sums = seen.new_zeros(m, m)
+    for i in range(m):
+        for start in range(i, m, at_once):
+            beside = one[start : start + at_once].flatten(0, 1)
+            kernel = torch.mm(beside, other[i].T, out=room[: len(beside)]).clamp_(max=0).exp_()
+            sums[i, start : start + at_once] = kernel.view(-1, s * s).sum(dim=1)
+    return sums + sums.triu(1).T
 
 
 def votes_of(distances: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:

@@ -18,11 +18,15 @@ from privfl.aggregators.clipping import shortening
 from privfl.aggregators.columns import midpoint
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Examples, Needs, Oracle, Rows, require
-from privfl.core.geometry import BLOCK, squared_norms
+from privfl.core.geometry import squared_norms
 
 Floats: TypeAlias = npt.NDArray[Any]
-Bools: TypeAlias = npt.NDArray[np.bool_]
-_SAMPLE = 4096
+_SAMPLE, _RUN = 4096, 4
+"""From so many places of a row so many entries each tell where the least ones end."""
+_ROOM = 1 << 16
+"""Entries at a time: a few vectors of them fit in a second-level cache."""
+_LEAST, _MOST = 1e-30, 1e37
+"""Sums of squares outside of these may have vanished or overflowed in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,62 +100,86 @@ class LASA(Memoryless):
     def _told(self, part: Float[Tensor, "n l"]) -> tuple[Tensor, Tensor]:
         """Each row's length and share of positive entries in a layer, of its largest entries."""
         least = math.floor(self.sparsity * part.shape[1])
-        rows = part.detach().cpu().numpy()
-        size, mask = np.empty_like(rows[0]), np.empty(len(rows[0]), dtype=bool)
-        told = [_of_largest(row, least, size, mask) for row in rows]
+        told = [_of_largest(row, least) for row in part.detach().cpu().numpy()]
         lengths, shares = torch.tensor(told, dtype=torch.float64).reshape(-1, 2).T
         return lengths, shares
 
 
-def _of_largest(row: Floats, least: int, size: Floats, mask: Bools) -> tuple[float, float]:
+def _of_largest(row: Floats, least: int) -> tuple[float, float]:
     """Length, and share of positive entries among those that are not zero (one half where there is
-    none), of a row without its ``least`` smallest entries; ``size`` and ``mask`` are room of its
-    length.
+    none), of a row without its ``least`` smallest entries.
     """
     if least == len(row):
         return 0.0, 0.5
-    np.abs(row, out=size)
-    cut = kth_smallest(size, least, mask) if least else 0.0
-    if cut > 0:
-        size *= np.greater_equal(size, cut, out=mask)
-        told = np.count_nonzero(mask)
-        positive = np.count_nonzero(np.greater_equal(row, cut, out=mask))
-    else:
-        told = np.count_nonzero(row)
-        positive = np.count_nonzero(np.greater(row, 0, out=mask))
-    return math.sqrt(_square(size)), positive / told if told else 0.5
+    found = _told_between(row, least, *_bracket(row, least))
+    if found is None:  # the sample misled
+        found = _told_between(row, least, *_exactly(row, least))
+    square, told, positive = found or (0.0, 0, 0)
+    return math.sqrt(square), positive / told if told else 0.5
 
 
-def _square(values: Floats) -> float:
-    """The sum of squares, by blocks."""
-    one = torch.from_numpy(values)
-    whole = len(one) // BLOCK * BLOCK
-    blocks = torch.linalg.vector_norm(one[:whole].view(-1, BLOCK), dim=1).double()
-    total = float(blocks @ blocks) + float(torch.linalg.vector_norm(one[whole:])) ** 2
-    return total if 1e-30 < total < 1e37 else float(np.square(values, dtype=np.float64).sum())
+def _exactly(row: Floats, least: int) -> tuple[float, float]:
+    """The size of rank ``least``, counted from 0, twice."""
+    cut = float(np.partition(np.abs(row), least)[least])
+    return cut, cut
 
 
-def kth_smallest(values: Floats, k: int, mask: Bools) -> float:
-    """The value of rank ``k``, counted from 0, of values without NaN; ``mask`` is room of their
-    length.
-
-    A sample brackets it, and only what lies in the bracket is partitioned; where the sample misled,
-    all is.
-
-    >>> kth_smallest(np.array([3.0, 1.0, 2.0]), 1, np.empty(3, dtype=bool))
-    2.0
+def _bracket(row: Floats, least: int) -> tuple[float, float]:
+    """Between which sizes that of rank ``least`` lies, most likely: by a sample's ranks three
+    standard deviations below and above its own; of a short row, where it lies.
     """
-    if len(values) > 4 * _SAMPLE:
-        sample = np.sort(values[:: len(values) // _SAMPLE])
-        at, reach = k / len(values) * len(sample), 2 * len(sample) ** 0.5
-        low = sample[max(math.floor(at - reach), 0)]
-        high = sample[min(math.ceil(at + reach), len(sample) - 1)]
-        under = np.count_nonzero(np.less(values, low, out=mask))
-        np.logical_or(mask, values > high, out=mask)
-        between = values[np.logical_not(mask, out=mask)]
-        if under <= k < under + len(between):
-            return float(np.partition(between, k - under)[k - under])
-    return float(np.partition(values, k)[k])
+    if not least:
+        return 0.0, 0.0
+    if len(row) <= 4 * _SAMPLE:
+        return _exactly(row, least)
+    apart = len(row) // _SAMPLE
+    sample = np.abs(row[: _SAMPLE * apart].reshape(_SAMPLE, apart)[:, :_RUN]).ravel()
+    share = least / len(row)
+    at, reach = share * len(sample), 3 * (share * (1 - share) * len(sample)) ** 0.5 + 1
+    low, high = max(math.floor(at - reach), 0), min(math.ceil(at + reach), len(sample) - 1)
+    sample.partition(high)
+    most = float(sample[high])
+    if low < high:
+        sample[:high].partition(low)
+    return float(sample[low]), most
+
+
+def _told_between(
+    row: Floats, least: int, low: float, high: float
+) -> tuple[float, int, int] | None:
+    """The sum of squares of a row without its ``least`` smallest entries, how many entries of it
+    are not zero, and how many positive; None where the next one's size is not within these.
+
+    One pass over the row, by blocks: what is larger than ``high`` is kept, and what lies between
+    is put aside until it is known how many of it are.
+    """
+    size, above = np.empty_like(row[:_ROOM]), np.empty(min(_ROOM, len(row)), dtype=bool)
+    beside = np.empty_like(above)
+    square, told, positive, between = 0.0, 0, 0, []
+    for start in range(0, len(row), _ROOM):
+        block = row[start : start + _ROOM]
+        sizes, large, some = (one[: len(block)] for one in (size, above, beside))
+        np.abs(block, out=sizes)
+        told += int(np.count_nonzero(np.greater(sizes, high, out=large)))
+        np.greater_equal(sizes, low, out=some)
+        between.append(np.compress(np.not_equal(some, large, out=some), block))
+        with np.errstate(over="ignore", invalid="ignore"):
+            square += float(np.dot(np.multiply(sizes, large, out=sizes), sizes))
+        positive += int(np.count_nonzero(np.greater(block, high, out=large)))
+    aside = np.concatenate(between)
+    sizes = np.abs(aside)
+    cut = 0.0
+    if least:
+        rank = least - (len(row) - told - len(aside))
+        if not 0 <= rank < len(aside):
+            return None
+        cut = float(np.partition(sizes, rank)[rank])
+    kept = (sizes >= cut) & (sizes > 0)
+    square += float(np.square(aside[kept], dtype=np.float64).sum())
+    if not _LEAST < square < _MOST:
+        square = float(np.square(row[np.abs(row) >= cut], dtype=np.float64).sum())
+    told += int(np.count_nonzero(kept))
+    return square, told, positive + int(np.count_nonzero(aside[kept] > 0))
 
 
 def ordinary(scores: Float[Tensor, " n"], within: float) -> Bool[Tensor, " n"]:

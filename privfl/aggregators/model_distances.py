@@ -12,13 +12,17 @@ from privfl.core.geometry import BLOCK, centred_gram
 
 
 def cosine_distances_of_models(
-    values: Float[Tensor, "n d"], parameters: Float[Tensor, " d"]
+    values: Float[Tensor, "n d"],
+    parameters: Float[Tensor, " d"],
+    lengths: tuple[Float[Tensor, " n"], Float[Tensor, "n n"]] | None = None,
 ) -> Float[Tensor, "n n"]:
-    """1 - cos(w + x_i, w + x_j) in float64, from distances of updates."""
+    """1 - cos(w + x_i, w + x_j) in float64, from distances of updates; ``lengths`` is what
+    `norms_of_models` says of them, where that is known.
+    """
     inner = centred_gram(values).cpu()
-    lengths = inner.diagonal()
-    apart = (lengths[:, None] + lengths - 2 * inner).clamp(min=0)
-    norms, difference = norms_of_models(values, parameters)
+    squares = inner.diagonal()
+    apart = (squares[:, None] + squares - 2 * inner).clamp(min=0)
+    norms, difference = lengths or norms_of_models(values, parameters)
     product = 2 * norms[:, None] * norms
     cosine_distance = (apart - difference**2).clamp(min=0) / product.clamp(min=1e-300)
     return (

@@ -57,13 +57,13 @@ class MultiMetrics(CutInHull):
     def _decide(
         self, rows: Rows, lost: int, state: None, context: Context
     ) -> tuple[Verdict[Tensor], None]:
-        cosine = cosine_distances_of_models(rows.values, context.parameters)
-        _, longer = norms_of_models(rows.values, context.parameters)
+        lengths = norms_of_models(rows.values, context.parameters)
+        cosine = cosine_distances_of_models(rows.values, context.parameters, lengths)
         features = torch.stack(
             [
                 cosine.square().sum(dim=1),
                 _manhattan(rows.values).sum(dim=1),
-                longer.abs().sum(dim=1),
+                lengths[1].abs().sum(dim=1),
             ],
             dim=1,
         )
@@ -100,10 +100,14 @@ def mahalanobis_lengths(features: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
 
 
 def _manhattan(values: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
-    """L1 distances of all pairs, summed over blocks in float64."""
-    total = torch.zeros(len(values), len(values), dtype=torch.float64)
-    for start in range(0, values.shape[1], BLOCK):
+    """L1 distances of all pairs, each pair once, summed over blocks in float64."""
+    n, d = values.shape
+    above = torch.zeros(n * (n - 1) // 2, dtype=torch.float64, device=values.device)
+    for start in range(0, d, BLOCK):
         part = values[:, start : start + BLOCK]
         part = part if part.dtype == torch.float64 else part.float()
-        total += torch.cdist(part, part, p=1.0).to(torch.float64).cpu()
+        above += torch.pdist(part.contiguous(), p=1.0)
+    total = torch.zeros(n, n, dtype=torch.float64)
+    first, second = torch.triu_indices(n, n, offset=1)
+    total[first, second] = total[second, first] = above.cpu()
     return total
