@@ -18,7 +18,7 @@ from benchmarks.robustness.repeated import REPEATED
 from benchmarks.robustness.semantic import SEMANTIC
 from benchmarks.robustness.single_shot import SINGLE_SHOT
 from benchmarks.robustness.tails import TAILS
-from benchmarks.robustness.wider import WIDER
+from benchmarks.robustness.wider import WIDER, WIDER_PATH
 from benchmarks.robustness.words import WORDS
 from benchmarks.robustness.workers import Experiment, main
 
@@ -34,6 +34,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "nets": NETS,
     "fedsecurity": FEDSECURITY,
     "wider": WIDER,
+    "wider_path": WIDER_PATH,
     "devices": DEVICES,
     "flanders": FORETOLD,
     "backdoors": BACKFED,

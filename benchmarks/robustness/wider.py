@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from benchmarks.harness import Row, cost, gain
@@ -15,12 +16,14 @@ SETTINGS: Mapping[str, tuple[int, str | Mapping[str, Any]]] = {
     "4: IID": (10, "iid"),
     "5: 100 clients": (100, {"name": "dirichlet", "alpha": 0.5}),
 }
-LIES: Mapping[str, Mapping[str, Any] | None] = {
+PUBLISHED: Mapping[str, Mapping[str, Any] | None] = {
     "none": None,
     "random weights": {"name": "random"},
+}
+ADAPTIVE: Mapping[str, Mapping[str, Any] | None] = {
     "AGR-tailored on the path (adaptive)": {"name": "agr_tailored"},
 }
-RUNS = [(rule, lie) for rule in ("FedAvg", "5-Krum") for lie in LIES]
+LIES = {**PUBLISHED, **ADAPTIVE}
 
 
 def wider_run(setting: str, rule: str, lie: str, seed: int) -> float:
@@ -43,15 +46,22 @@ def wider_run(setting: str, rule: str, lie: str, seed: int) -> float:
     return Federation.from_config(config).run().accuracy
 
 
-def each_setting(seeds: Sequence[int]) -> Sequence[Job]:
-    return [(setting, *run, seed) for setting in SETTINGS for run in RUNS for seed in seeds]
+def each_setting(lies: Iterable[str], seeds: Sequence[int]) -> Sequence[Job]:
+    runs = [(rule, lie) for rule in ("FedAvg", "5-Krum") for lie in lies]
+    return [(setting, *run, seed) for setting in SETTINGS for run in runs for seed in seeds]
+
+
+def by_run(played: Played) -> Mapping[tuple[str, str, str], list[float]]:
+    """The accuracies of all seeds by setting, rule and lie."""
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for (setting, rule, lie, _), accuracy in played.runs:
+        found.setdefault((setting, rule, lie), []).append(accuracy)
+    return found
 
 
 def wider(played: Played) -> Iterable[Row]:
     """The published finding: m-Krum stands random weights there as well."""
-    found: dict[tuple[str, str, str], list[float]] = {}
-    for (setting, rule, lie, _), accuracy in played.runs:
-        found.setdefault((setting, rule, lie), []).append(accuracy)
+    found = by_run(played)
     ours = {key: statistics.mean(values) for key, values in found.items()}
     for (setting, rule, lie), values in found.items():
         what = f"{setting}: accuracy, {rule}, {lie}"
@@ -65,4 +75,13 @@ def wider(played: Played) -> Iterable[Row]:
         yield cost("wider", "goal", what, max(lost, 1e-2), 5.0, target=1.0)
 
 
-WIDER = Experiment(wider_run, each_setting, wider, quick=1)
+def wider_path(played: Played) -> Iterable[Row]:
+    """The attack that tries its rows on the rule that judges them."""
+    for (setting, rule, lie), values in by_run(played).items():
+        what = f"{setting}: accuracy, {rule}, {lie}"
+        yield gain("wider_path", "chance", what, statistics.mean(values), 0.1)
+        yield between("wider_path", what, values)
+
+
+WIDER = Experiment(wider_run, partial(each_setting, PUBLISHED), wider)
+WIDER_PATH = Experiment(wider_run, partial(each_setting, ADAPTIVE), wider_path, quick=1)
