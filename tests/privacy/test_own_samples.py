@@ -11,7 +11,7 @@ from torch import nn
 from privfl import Federation
 from privfl.attacks import GradientInversion, GradInversion, Knowledge, NotFound, Reconstruction
 from privfl.attacks.inference import observe, recipe
-from privfl.attacks.inversion.natural import FLOOR, Natural
+from privfl.attacks.inversion.natural import FLOOR, OwnPrior
 from privfl.attacks.inversion.rehearsal import apart, psnr, victims
 from privfl.config import AuditConfig
 from privfl.core import Dataset, LocalPlan
@@ -58,7 +58,7 @@ def test_pictures_are_nearer_with_own_samples_than_with_the_total_variation():
 def test_own_samples_are_white_in_their_own_coordinates():
     rng = torch.Generator().manual_seed(0)
     smooth = torch.randn(400, 3, 8, 8, generator=rng).cumsum(dim=2) + 5
-    natural = Natural.of(smooth)
+    natural = OwnPrior.of(smooth)
     drawn = natural.samples(torch.randn(400, 3, 8, 8, generator=rng))
     apart_from = (smooth - smooth.mean(dim=0)).flatten(1)
     assert torch.allclose(drawn.mean(dim=0), smooth.mean(dim=0), atol=1.0)
@@ -70,7 +70,7 @@ def test_own_samples_are_white_in_their_own_coordinates():
 
 def test_columns_are_scaled_one_by_one_and_constant_ones_may_still_move():
     x = torch.tensor([[0.0, 7.0], [4.0, 7.0]])
-    natural = Natural.of(x)
+    natural = OwnPrior.of(x)
     told = natural.samples(torch.ones(1, 2))
     assert torch.allclose(natural.mean, torch.tensor([2.0, 7.0]))
     assert torch.allclose(told, torch.tensor([[4.0, 7.0 + FLOOR * 2**0.5]]))

@@ -24,7 +24,7 @@ from privfl.attacks.inference import (
 from privfl.attacks.inversion.batch_size import sizes, tried
 from privfl.attacks.inversion.labels import labels
 from privfl.attacks.inversion.matching import TVS, Problem, _start, problem, total_variation
-from privfl.attacks.inversion.natural import OWN, Natural, outside
+from privfl.attacks.inversion.natural import OWN, OwnPrior, outside
 from privfl.attacks.inversion.rehearsal import apart, best, fitting, victims
 from privfl.attacks.inversion.statistics import Heard, Norm, distance, listening
 from privfl.attacks.knowledge import Forward, Knowledge
@@ -60,7 +60,7 @@ class GradInversion(Targeted):
         start: "noise", as in the paper, or "own": the mean of the adversary's own samples of each
             label, with a tenth of that noise.
         own: above 0, descents run in coordinates in which the adversary's own samples are white
-            (`Natural`; Adam without signs), and this is the weight of the coordinates' mean square:
+            (`OwnPrior`; Adam without signs), and this weighs the coordinates' mean square:
             the guess then is what a Gaussian with the own samples' mean and spectrum makes likely.
             The total variation is left out.
         tune: choose ``own`` of `OWN` (where there are own samples), ``statistics`` of `STATISTICS`,
@@ -197,7 +197,7 @@ class GradInversion(Targeted):
         means = [held.x[held.y == label] for label in posed.labels.tolist()]
         return torch.stack([(x if len(x) else held.x).mean(dim=0) for x in means])
 
-    def _natural(self, knowledge: Knowledge) -> Natural | None:
+    def _natural(self, knowledge: Knowledge) -> OwnPrior | None:
         """Coordinates of own samples; None where descents run in features.
 
         Raises:
@@ -205,7 +205,7 @@ class GradInversion(Targeted):
         """
         if not self.own > 0:
             return None
-        return Natural.of(auxiliary(knowledge, type(self).__name__, 2).x)
+        return OwnPrior.of(auxiliary(knowledge, type(self).__name__, 2).x)
 
     def _objective(
         self, posed: Problem, x: Tensor, middle: Tensor | None, reach: float, given: _Given

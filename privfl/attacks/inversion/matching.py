@@ -21,7 +21,7 @@ from privfl.attacks.inference import (
 )
 from privfl.attacks.inversion.batch_size import sizes, tried
 from privfl.attacks.inversion.labels import labels
-from privfl.attacks.inversion.natural import OWN, Natural, outside
+from privfl.attacks.inversion.natural import OWN, OwnPrior, outside
 from privfl.attacks.inversion.rehearsal import apart, best, fitting, victims
 from privfl.attacks.inversion.simulate import Simulator, frozen
 from privfl.attacks.knowledge import Forward, Knowledge
@@ -170,7 +170,7 @@ class GradientInversion(Targeted):
         lr: in units of the features' range; divided by 10 after 3/8, 5/8 and 7/8 of the iterations.
         tv: weight of the total variation.
         own: above 0, likeness to the adversary's own samples with this weight in its place, in the
-            coordinates of `Natural` and by Adam without signs.
+            coordinates of `OwnPrior` and by Adam without signs.
         tune: choose ``tv`` of `TVS` or ``own`` of `OWN`, and then ``lr``, before the target is
             looked at, by how well each rebuilds auxiliary samples from updates that the adversary
             makes of them as the deployment would, in `REHEARSED` iterations from one start at most
@@ -248,7 +248,7 @@ class GradientInversion(Targeted):
         )
         natural = None
         if self.own > 0:
-            natural = Natural.of(auxiliary(knowledge, type(self).__name__, 2).x)
+            natural = OwnPrior.of(auxiliary(knowledge, type(self).__name__, 2).x)
         x, mismatch = self.descend(posed, knowledge.generator(1), natural)
         notes = {"tv": self.tv, "own samples' weight": self.own}
         return Reconstruction(
@@ -256,7 +256,7 @@ class GradientInversion(Targeted):
         )
 
     def descend(
-        self, posed: Problem, rng: torch.Generator, natural: Natural | None = None
+        self, posed: Problem, rng: torch.Generator, natural: OwnPrior | None = None
     ) -> tuple[Tensor, float]:
         """Samples that solve a posed problem, and the objective there; in the coordinates of own
         samples where these are given.
@@ -279,7 +279,7 @@ class GradientInversion(Targeted):
         self,
         posed: Problem,
         start: Tensor,
-        natural: Natural | None,
+        natural: OwnPrior | None,
         iterations: int,
         *,
         decay: bool,

@@ -19,7 +19,7 @@ FLOOR = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
-class Natural:
+class OwnPrior:
     """Samples as a linear function of coordinates that have mean 0 and deviation 1 in the
     adversary's own samples.
 
@@ -33,7 +33,7 @@ class Natural:
     colours: Float[Tensor, "c c"] | None
 
     @classmethod
-    def of(cls, x: Float[Tensor, "n ..."]) -> Natural:
+    def of(cls, x: Float[Tensor, "n ..."]) -> OwnPrior:
         """From own samples, two at least.
 
         Raises:
