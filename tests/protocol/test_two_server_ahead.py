@@ -19,6 +19,7 @@ from privfl.testing import check_guarantee, contributions
 from privfl.testing.played_rounds import D as LENGTH
 from privfl.testing.played_rounds import N as GUESTS
 from privfl.testing.played_rounds import plan_of
+from tests.protocol.opened import opened
 
 TwoServer = partial(hybrid.TwoServer, security="semi_honest")
 
@@ -63,14 +64,10 @@ def dealt(channel, folder, count=2):
     return replace(channel, preprocessing=str(folder), dealer_key=key)
 
 
-def same(one, other):
-    assert one.opened is not None, one.aborts
-    assert torch.equal(one.opened.what.value, other.opened.what.value)
-    assert one.opened.what.weight == other.opened.what.weight
-    assert one.opened.survivors == other.opened.survivors
-    assert one.opened.disclosed.keys() == other.opened.disclosed.keys()
-    for name, value in one.opened.disclosed.items():
-        assert torch.equal(value, other.opened.disclosed[name]), name
+def bits(outcome):
+    """All that a round opened and disclosed."""
+    said = outcome.opened.disclosed if outcome.opened else {}
+    return opened(outcome), {name: value.tolist() for name, value in said.items()}
 
 
 @pytest.mark.parametrize(("rule", "reveal"), CASES)
@@ -79,10 +76,10 @@ def test_a_round_whose_dealer_is_not_there_ends_with_the_same_bits(rule, reveal,
     ahead = dealt(online, tmp_path)
     assert ahead.helpers == ("server/1",)
     without, with_it = of(ahead), of(online)
-    same(played(without), played(with_it))
+    assert bits(played(without)) == bits(played(with_it))
     later = replace(PLAN, number=1)
     gone = (2, 5)
-    same(played(without, later, gone), played(with_it, later, gone))
+    assert bits(played(without, later, gone)) == bits(played(with_it, later, gone))
 
 
 @pytest.mark.parametrize(
@@ -128,12 +125,12 @@ def test_a_server_whose_disk_was_put_back_alone_uses_no_mask_twice(who, tmp_path
         assert DIFFERENCES not in kinds(outcome, "server/1")
         assert MASKED not in kinds(outcome, "server")
         outcome = played(session, replace(PLAN, number=1))
-    same(outcome, second)
+    assert bits(outcome) == bits(second)
 
 
 def test_a_dealing_serves_one_session_whatever_its_rounds_are_called(tmp_path):
     ahead = dealt(TwoServer(RULES["mean"], bits=12), tmp_path, 2)
-    same(played(of(ahead)), played(of(ahead)))
+    assert bits(played(of(ahead))) == bits(played(of(ahead)))
     with pytest.raises(UsedUp, match="all 2 dealings"):
         played(of(ahead))
 
@@ -210,7 +207,9 @@ def test_a_garbled_letter_ends_the_round_or_leaves_it_as_it_is(kind, where, tmp_
 def test_doubled_letters_change_nothing(tmp_path):
     ahead = dealt(TwoServer(RULES["krum"], bits=12), tmp_path)
     doubled = Faults(duplicated=frozenset({"server", "server/1", "client/3"}))
-    same(played(of(ahead), faults=doubled), played(of(ahead, "signed")))
+    told = bits(played(of(ahead), faults=doubled))
+    assert told == bits(played(of(ahead, "signed")))
+    assert isinstance(told[0], tuple)  # a sum, and no reason why there is none
 
 
 def left_of(folder):

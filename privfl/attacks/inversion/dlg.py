@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from privfl.attacks.inference import Family, Lacking, Observed, Target, Targeted, observe, recipe
 from privfl.attacks.inversion.batch_size import tried
-from privfl.attacks.inversion.matching import Problem, _start, problem
+from privfl.attacks.inversion.matching import Problem, first_guess, problem
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
 from privfl.core import ClientId, View
@@ -52,11 +52,11 @@ class DLG(Targeted):
     def _solve(self, observed: Observed, forward: Forward, knowledge: Knowledge) -> Reconstruction:
         posed = problem(observed, forward, knowledge, adaptive=self.adaptive, scale_free=False)
         rng = knowledge.generator(2)
-        best = self._descend(posed, _start(posed, rng), forward.classes, rng)
+        best = self._descend(posed, first_guess(posed, rng), forward.classes, rng)
         for _ in range(self.restarts - 1):
             if best[2] < 1e-9:
                 break
-            found = self._descend(posed, _start(posed, rng), forward.classes, rng)
+            found = self._descend(posed, first_guess(posed, rng), forward.classes, rng)
             best = min(best, found, key=lambda told: told[2])
         return Reconstruction(type(self).__name__, observed.view.adversary, *best)
 

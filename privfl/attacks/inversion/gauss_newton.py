@@ -11,7 +11,7 @@ from torch import Tensor
 
 from privfl.attacks.inference import Family, Observed, Target, Targeted, observe, recipe
 from privfl.attacks.inversion.batch_size import tried
-from privfl.attacks.inversion.matching import Problem, _start, problem
+from privfl.attacks.inversion.matching import Problem, first_guess, problem
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
 from privfl.core import ClientId, View
@@ -65,9 +65,11 @@ class GaussNewton(Targeted):
         )
         rng = knowledge.generator(3)
         until = time.monotonic() + self.seconds
-        best, least = _start(posed, rng), float("inf")
+        best, least = first_guess(posed, rng), float("inf")
         for attempt in range(self.restarts):
-            x, mismatch = self._descend(posed, best if attempt == 0 else _start(posed, rng), until)
+            x, mismatch = self._descend(
+                posed, best if attempt == 0 else first_guess(posed, rng), until
+            )
             if mismatch < least:
                 best, least = x, mismatch
             if least < 1e-9 or time.monotonic() > until:

@@ -23,7 +23,7 @@ from privfl.attacks.inference import (
 )
 from privfl.attacks.inversion.batch_size import sizes, tried
 from privfl.attacks.inversion.labels import labels
-from privfl.attacks.inversion.matching import TVS, Problem, _start, problem, total_variation
+from privfl.attacks.inversion.matching import TVS, Problem, first_guess, problem, total_variation
 from privfl.attacks.inversion.natural import OWN, OwnPrior, outside
 from privfl.attacks.inversion.rehearsal import apart, best, fitting, victims
 from privfl.attacks.inversion.statistics import Heard, Norm, distance, listening
@@ -145,7 +145,7 @@ class GradInversion(Targeted):
         natural = self._natural(knowledge)
         reach = float((posed.high - posed.low).mean())
         if natural is None:
-            zs = [_near(first, _start(posed, rng)) for _ in range(self.seeds)]
+            zs = [_near(first, first_guess(posed, rng)) for _ in range(self.seeds)]
         else:
             size = (len(posed.labels), *posed.low.shape)
             zs = [torch.randn(size, generator=rng) for _ in range(self.seeds)]

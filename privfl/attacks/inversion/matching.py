@@ -263,7 +263,7 @@ class GradientInversion(Targeted):
         """
         short = max(1, self.iterations // 10)
         starts = [
-            _start(posed, rng)
+            first_guess(posed, rng)
             if natural is None
             else torch.randn((len(posed.labels), *posed.low.shape), generator=rng)
             for _ in range(self.restarts)
@@ -311,7 +311,10 @@ class GradientInversion(Targeted):
         return best, least
 
 
-def _start(posed: Problem, rng: torch.Generator) -> Tensor:
+def first_guess(posed: Problem, rng: torch.Generator) -> Tensor:
+    """Where a descent begins [n, *shape]: half of the samples' reach around its middle, at random
+    from the adversary's own generator.
+    """
     n = len(posed.labels)
     x = torch.randn((n, *posed.low.shape), generator=rng, dtype=posed.goal.dtype)
     middle, reach = (posed.low + posed.high) / 2, (posed.high - posed.low) / 2

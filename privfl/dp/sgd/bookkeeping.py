@@ -23,15 +23,7 @@ from privfl.dp.sgd.attention import attention
 from privfl.dp.sgd.engine import ClippedSum, Factors, trainable
 from privfl.dp.sgd.kernels import KERNELS, Forward
 from privfl.dp.sgd.lstm import lstm
-from privfl.dp.sgd.per_sample_gradients import (
-    BlockGradient,
-    EmbeddingGradient,
-    OuterProduct,
-    PerSampleGradient,
-    SequenceOuterProduct,
-    StoredGradient,
-    products,
-)
+from privfl.dp.sgd.per_sample_gradients import PerSampleGradient, SequenceOuterProduct, products
 from privfl.dp.sgd.shared import together
 
 MHA = nn.MultiheadAttention
@@ -107,7 +99,7 @@ class _Book:
             if parameter is not None and parameter.requires_grad:
                 self.pieces.setdefault(parameter, []).append(piece)
                 kind = type(layer).__name__
-                self.held.extend((kind, tensor, tensor._version) for tensor in _tensors(piece))
+                self.held.extend((kind, tensor, tensor._version) for tensor in piece.tensors())
                 if self.uses[parameter] == 1:
                     self._count(piece)  # while it is in the cache
 
@@ -160,18 +152,6 @@ def _same(a: Tensor, b: Tensor) -> bool:
         b.dtype,
         b.device,
     )
-
-
-def _tensors(piece: PerSampleGradient) -> Iterator[Tensor]:
-    """What a piece is made of, for as long as it lives."""
-    if isinstance(piece, BlockGradient):
-        yield from _tensors(piece.part)
-    elif isinstance(piece, OuterProduct | SequenceOuterProduct):
-        yield from (piece.inputs, piece.errors)
-    elif isinstance(piece, EmbeddingGradient):
-        yield from (piece.tokens, piece.errors)
-    elif isinstance(piece, StoredGradient):
-        yield piece.gradients
 
 
 def survey(module: nn.Module) -> tuple[dict[str, nn.Parameter], list[tuple[str, nn.Module]]]:

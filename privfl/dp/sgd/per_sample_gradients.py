@@ -16,6 +16,10 @@ from torch import Tensor
 class PerSampleGradient(Protocol):
     """Per-sample gradients of one parameter."""
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What it is made of: none of these may change between `squared` and `add`."""
+        ...
+
     def squared(self) -> Float[Tensor, " b"]:
         """Each sample's squared norm; never less than it is, beyond rounding."""
         ...
@@ -62,6 +66,10 @@ class StoredGradient:
     order: tuple[int, ...] | None = None
     known: Float[Tensor, " b"] | None = None
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What it is made of."""
+        return (self.gradients,)
+
     def squared(self) -> Float[Tensor, " b"]:
         """Each sample's squared norm."""
         if self.known is not None:
@@ -97,6 +105,10 @@ class OuterProduct:
     inputs: Float[Tensor, "b i"]
     errors: Float[Tensor, "b o"]
     known: Float[Tensor, " b"] | None = None
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What it is made of."""
+        return self.inputs, self.errors
 
     def squared(self) -> Float[Tensor, " b"]:
         """|a|^2 |g|^2."""
@@ -135,6 +147,10 @@ class SequenceOuterProduct:
     errors: Float[Tensor, "b t o"]
     alike: Float[Tensor, "b t t"] | None = None
     ill: Int[Tensor, " k"] | None = field(default=None, init=False)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What it is made of."""
+        return self.inputs, self.errors
 
     def squared(self) -> Float[Tensor, " b"]:
         """The sum over pairs of positions of (a.a') (g.g')."""
@@ -214,6 +230,10 @@ class EmbeddingGradient:
             self._merged = kept // self.size, kept % self.size, rows
         return self._merged
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What it is made of."""
+        return self.tokens, self.errors
+
     def squared(self) -> Float[Tensor, " b"]:
         """Squared rows, added up by sample."""
         samples, _, rows = self.rows()
@@ -239,6 +259,10 @@ class BlockGradient:
     part: PerSampleGradient
     start: int
     stop: int
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What its part is made of."""
+        return self.part.tensors()
 
     def squared(self) -> Float[Tensor, " b"]:
         """Those of the rows."""

@@ -91,6 +91,10 @@ class Blocks:
 
     blocks: tuple[BlockGradient, ...]
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What its parts are made of."""
+        return tuple(one for block in self.blocks for one in block.tensors())
+
     def squared(self) -> Float[Tensor, " b"]:
         """Their sum."""
         return torch.stack([block.squared() for block in self.blocks]).sum(dim=0)
@@ -115,6 +119,10 @@ class TiedGradient:
     table: EmbeddingGradient
     head: SequenceOuterProduct
     ill: Int[Tensor, " k"] | None = field(default=None, init=False)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What its parts are made of."""
+        return self.table.tensors() + self.head.tensors()
 
     def squared(self) -> Float[Tensor, " b"]:
         """|in|^2 + |out|^2 + 2 <in, out>."""
