@@ -106,12 +106,12 @@ class FLARE(CutInHull):
 
     def _seen(self, rows: Rows, context: Context) -> Float[Tensor, "n s h"]:
         """What each client's model makes of the samples. Models take turns in one vector."""
-        base = context.parameters
+        base = context.parameters.detach()
         model = torch.empty_like(base, dtype=torch.result_type(base, rows.values))
         seen = []
         for row in rows.values:
             torch.add(base, row, out=model)
-            seen.append(self.features(model, context).to(torch.float64, copy=True))
+            seen.append(self.features(model, context).detach().to(torch.float64, copy=True))
         return torch.stack(seen)
 
     def _refuse_blind(self, rows: Rows, fine: Bool[Tensor, " n"], lost: int) -> None:
