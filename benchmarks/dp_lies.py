@@ -168,6 +168,9 @@ class _Unseen:
 
     inner: Any
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.inner.tensors()
+
     def squared(self) -> Tensor:
         return torch.zeros_like(self.inner.squared())
 

@@ -2,6 +2,9 @@
 sends nothing would tell of this one sample, and no noise covers it.
 """
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -98,3 +101,48 @@ def test_its_client_takes_part_in_every_round():
         run = made.run()
     assert not [what for record in run.history for what in record.incidents]
     assert [record.survivors for record in run.history] == [3, 3]
+
+
+class Activations:
+    """Lives as long as the graph of a forward pass."""
+
+
+class Marked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, alive):
+        ctx.activations = Activations()
+        alive.append(weakref.ref(ctx.activations))
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, error):
+        return error, None
+
+
+class Remembered(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.into, self.out, self.alive = nn.Linear(4, 5), nn.Linear(5, 3), []
+
+    def forward(self, x):
+        return self.out(Marked.apply(self.into(x), self.alive))
+
+
+@pytest.mark.parametrize("engine", ["bookkeeping", "opacus"])
+@pytest.mark.parametrize("bad", ["it raises", "it is NaN", "none"])
+def test_a_step_keeps_no_activations_whatever_its_samples_do(engine, bad):
+    x, y = torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
+    if bad == "it is NaN":
+        x[3] = torch.nan
+    elif bad == "it raises":
+        y[3] = REFUSED
+    model = FlatModel(Remembered())
+    gradient = DPGradient(1.0, 0.0, 4, engine=engine)
+    if bad == "none":
+        gradient(model, cross_entropy, x, y)
+    else:
+        with pytest.warns(PrivacyWarning, match="1 of 5 samples"):
+            gradient(model, cross_entropy, x, y)
+    gc.collect()
+    assert model.module.alive
+    assert not [one for one in model.module.alive if one() is not None]

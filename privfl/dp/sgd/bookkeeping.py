@@ -103,6 +103,14 @@ class _Book:
                 if self.uses[parameter] == 1:
                     self._count(piece)  # while it is in the cache
 
+    def close(self) -> None:
+        """Let go of all activations. Their graph holds this book, so that a step which ends early
+        would else keep its batch's memory for good: nobody collects a circle through a graph.
+        """
+        self.pieces.clear()
+        self.held.clear()
+        self.alike = None
+
     def _products(self, inputs: Tensor) -> Tensor:
         """Inner products of a layer's inputs, once for layers in a row that read the same tensor
         (which is held here meanwhile, so that no other can take its place in memory).
@@ -212,13 +220,33 @@ def bookkeeping(
             changed in place during the backward pass (through ``.data`` nobody can see it).
     """
     named, layers = survey(module)
-    batch = x.shape[0]
-    anchor = torch.zeros((), requires_grad=True, device=x.device)
-    book = _Book(batch, anchor)
-    with _recording(layers, book):
-        mean = loss(module, x, y)
-    book.scored = True
-    outside = torch.autograd.grad(mean * batch, [anchor, *named.values()], allow_unused=True)
+    book = _Book(x.shape[0], torch.zeros((), requires_grad=True, device=x.device))
+    try:
+        with _recording(layers, book):
+            mean = loss(module, x, y)
+        book.scored = True
+        _backward(mean * book.batch, book, named)
+        with torch.no_grad():
+            norms = book.norms(total)
+            weights = factors(norms)
+            start = 0
+            for parameter in named.values():
+                stop = start + parameter.numel()
+                for piece in book.pieces.pop(parameter, ()):  # none where the loss never came by
+                    piece.add(total[start:stop].view(parameter.shape), weights)
+                start = stop
+        return ClippedSum(norms, mean.item())
+    finally:
+        book.close()
+
+
+def _backward(total: Tensor, book: _Book, named: dict[str, nn.Parameter]) -> None:
+    """Fill the book.
+
+    Raises:
+        UnsupportedModel: a parameter has a gradient that no layer booked.
+    """
+    outside = torch.autograd.grad(total, [book.anchor, *named.values()], allow_unused=True)
     for name, stray in zip(named, outside[1:], strict=True):
         if stray is not None:
             raise UnsupportedModel(
@@ -226,13 +254,3 @@ def bookkeeping(
                 " that another function reads): use engine 'vmap', leave penalties to the"
                 " optimiser, and tie weights by giving two layers one parameter."
             )
-    with torch.no_grad():
-        norms = book.norms(total)
-        weights = factors(norms)
-        start = 0
-        for parameter in named.values():
-            stop = start + parameter.numel()
-            for piece in book.pieces.pop(parameter, ()):  # none where the loss never came by
-                piece.add(total[start:stop].view(parameter.shape), weights)
-            start = stop
-    return ClippedSum(norms, mean.item())
