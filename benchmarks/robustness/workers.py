@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 
 from benchmarks.harness import Case, Row, command_line, gain, play, say
-from privfl.cli.pool import pool_of
+from privfl.core.pool import pool_of
 from privfl.data import Split, load
 
 SEEDS = (0, 1, 2)

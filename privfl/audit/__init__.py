@@ -25,10 +25,11 @@ from privfl.audit.inspection import (
     write_inspection,
     write_inspection_page,
 )
+from privfl.audit.layer import adversaries_of
 from privfl.audit.lying import LieFinding, told_lies
 from privfl.audit.page import write_page
 from privfl.audit.record import record, write_record
-from privfl.audit.run import adversaries_of, audit
+from privfl.audit.run import audit
 from privfl.audit.shadows import FederatedShadows, Shadows
 from privfl.audit.threats import ThreatModel
 

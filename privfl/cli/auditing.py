@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -80,6 +81,15 @@ def audit(
             "--budget", metavar="90s|3m", help="No attack begins after this; what is left says so."
         ),
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            min=1,
+            help="How many layers at a time, each in a process of its own; as many as there are"
+            " cores unless said.",
+        ),
+    ] = None,
     fail_over: Annotated[
         list[str] | None,
         typer.Option(
@@ -121,14 +131,15 @@ def audit(
     if dp:
         _claims(source, settings or (), out, (canaries, pairs, values), as_json)
         return
-    _attacked(source, settings or (), out, (effort, budget), (fail_over or (), compare), as_json)
+    tries = effort, budget, jobs or os.cpu_count() or 1
+    _attacked(source, settings or (), out, tries, (fail_over or (), compare), as_json)
 
 
 def _attacked(
     source: Path,
     overrides: Sequence[str],
     out: Path | None,
-    tries: tuple[str | None, str | None],
+    tries: tuple[str | None, str | None, int],
     gates: tuple[Sequence[str], Path | None],
     as_json: bool,
 ) -> None:
@@ -170,6 +181,7 @@ def _attacked(
             budget=config.audit.budget,
             held_out=config.audit.held_out,
             seed=config.seed,
+            jobs=tries[2],
             progress=shown.step,
         )
     held = record(report)

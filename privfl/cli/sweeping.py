@@ -13,12 +13,12 @@ from typing import Annotated, Any
 
 import typer
 
-from privfl.cli.pool import pool_of
 from privfl.cli.rows import result_row
 from privfl.cli.running import NOT_COVERED, Json, Settings, fresh
 from privfl.cli.screen import bar, say, table
 from privfl.config import load
-from privfl.core import CannotWrite, ConfigError, Ledger
+from privfl.core import ConfigError, Ledger, ProcessDied
+from privfl.core.pool import pool_of
 from privfl.dp import over_runs, sentence, spend
 from privfl.engine import RunFolder, read_ledger
 from privfl.engine.files import make_folder, said, write_atomically
@@ -179,7 +179,7 @@ def _played(todo: Sequence[tuple[Path, Mapping[str, Any]]], jobs: int) -> Iterat
     """Play all runs that have not ended; the number of each once it has.
 
     Raises:
-        CannotWrite: a process that ran one was killed.
+        ProcessDied: a process that ran one was killed.
     """
     if jobs == 1:
         for number, one in enumerate(todo):
@@ -193,7 +193,7 @@ def _played(todo: Sequence[tuple[Path, Mapping[str, Any]]], jobs: int) -> Iterat
                 done.result()
                 yield asked[done]
         except BrokenProcessPool:
-            raise CannotWrite(
+            raise ProcessDied(
                 "a process of the sweep was killed, for want of memory perhaps: go on with it by"
                 f" privfl sweep --resume {todo[0][0].parent}, with fewer --jobs."
             ) from None

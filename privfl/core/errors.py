@@ -63,6 +63,10 @@ class CannotWrite(PrivflError, OSError):
     """
 
 
+class ProcessDied(PrivflError, RuntimeError):
+    """A process that did a part of the work was killed, for want of memory perhaps."""
+
+
 class UnsupportedModel(PrivflError, ValueError):
     """A module that cannot be trained federatedly or privately as it is, and why."""
 

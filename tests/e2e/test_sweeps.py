@@ -127,7 +127,7 @@ def test_a_run_that_lost_its_config_is_not_gone_on_with(config, tmp_path):
 
 ENDLESS = """
 import os, time
-from privfl.cli.pool import pool_of
+from privfl.core.pool import pool_of
 
 if __name__ == "__main__":
     with pool_of(1) as pool:
