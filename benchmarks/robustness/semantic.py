@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch.nn import functional
 from benchmarks.harness import Row, cost, gain
 from benchmarks.robustness.central import cnn, glance, pull
 from benchmarks.robustness.figures import draw_semantic
+from benchmarks.robustness.once import Memory, OnceReplacing, OnceSGD, weights_of
 from benchmarks.robustness.workers import Experiment, Played, Point, between, loaded, one_each
 from privfl import Federation, attacks
 from privfl.config import AuditConfig
@@ -79,13 +80,16 @@ def moved(data: Dataset, times: int, rng: torch.Generator) -> Dataset:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a seed's shots share: data without green cars, clients, the backdoor, who attacks."""
+    """What a seed's shots share: data without green cars, clients, the backdoor, who attacks, and
+    what was trained and measured of the same model before.
+    """
 
     split: Split
     clients: Sequence[Dataset]
     rich: Dataset
     backdoor: attacks.EdgeCase
     seed: int
+    memory: Memory = field(default_factory=Memory)
 
     @classmethod
     def of(cls, seed: int) -> Scene:
@@ -133,6 +137,7 @@ class Scene:
         """
         kept = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
         probe = probe or self.backdoor
+        honest = OnceSGD(HONEST.lr, HONEST.plan, weighting="uniform", memory=self.memory)
         found: list[Point] = [(*self.seen(model, probe), 0.0, 0.0)]
         for number in range(1 + quiet):
             cohort = [self.rich, *self.clients[COHORT * number + 1 : COHORT * (number + 1)]]
@@ -141,7 +146,7 @@ class Scene:
                 cohort if number == 0 else self.clients[COHORT * number : COHORT * (number + 1)],
                 glance(self.split).test,
                 rounds=1,
-                training=HONEST,
+                training=honest,
                 attackers=[] if number else [Attacker("a", attack, frozenset({0}))],
                 server_optimizer=FedAvg(lr=lr),
                 seed=self.seed + number,
@@ -154,7 +159,10 @@ class Scene:
         return found
 
     def seen(self, model: Any, probe: Any) -> Point:
-        measured = probe.measure(model, self.split.test)
+        measured = self.memory.once(
+            (self.memory.name(probe), weights_of(model)),
+            lambda: probe.measure(model, self.split.test),
+        )
         return measured["backdoor"], measured["main"]
 
 
@@ -162,7 +170,7 @@ def shots(seed: int) -> dict[str, list[Point]]:
     """Everything that is measured of one model, by name."""
     scene = Scene.of(seed)
     model = initialised(cnn, scene.split.shape, scene.split.classes, seed=seed)
-    whole = attacks.ModelReplacement(scene.backdoor, BACKDOOR)
+    whole = OnceReplacing(scene.backdoor, BACKDOOR, memory=scene.memory)
     scene.central(EARLY, model)
     found = {"early": scene.shot(model, whole, QUIET)}
     found["early, eta 1"] = scene.shot(model, whole, QUIET, lr=ETA_ONE)
@@ -173,7 +181,7 @@ def shots(seed: int) -> dict[str, list[Point]]:
     found["square"] = scene.shot(model, stamped, probe=SQUARE)
     found["square, poisoning"] = scene.shot(model, SQUARE, probe=SQUARE)
     for gamma in GAMMAS:
-        scaled = attacks.ModelReplacement(scene.backdoor, BACKDOOR, gamma=gamma)
+        scaled = replace(whole, gamma=gamma)
         quiet = QUIET if gamma * ETA_ONE == COHORT else 0
         found[f"gamma {gamma:g}"] = scene.shot(model, scaled, quiet, lr=ETA_ONE)
     return found

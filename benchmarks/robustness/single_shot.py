@@ -13,6 +13,13 @@ from torch.nn import functional
 from benchmarks.harness import Row, cost, gain
 from benchmarks.robustness.central import cnn, glance, train_centrally
 from benchmarks.robustness.figures import draw_shots
+from benchmarks.robustness.once import (
+    Memory,
+    OnceConstrained,
+    OnceReplacing,
+    OnceScaling,
+    OnceSGD,
+)
 from benchmarks.robustness.workers import Experiment, Played, Point, between, loaded, one_each
 from privfl import Federation, aggregators, attacks
 from privfl.config import AuditConfig
@@ -60,12 +67,14 @@ def one_round(
     clients: Sequence[Dataset],
     split: Split,
     attack: Any,
+    memory: Memory,
     k: int = 1,
     rounds: int = 1,
     **parts: Any,
 ) -> Point:
     """Trigger and main accuracy after the round(s); the first k clients attack. The model is put
-    back afterwards.
+    back afterwards. What was trained before, from the same model on the same samples, is not
+    trained again.
     """
     before = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
     attackers = [Attacker("a", attack, frozenset(range(k)))] if k else []
@@ -75,7 +84,7 @@ def one_round(
         clients,
         glance(split).test,
         rounds=rounds,
-        training=HONEST,
+        training=OnceSGD(HONEST.lr, HONEST.plan, weighting="uniform", memory=memory),
         attackers=attackers,
         executor="sequential",
         audit=audit,
@@ -129,12 +138,13 @@ def shots(seed: int) -> dict[str, Point]:
         tail.measure(model, split.test)["backdoor"],
         evaluate(model, split.test).accuracy,
     )
-    shot = partial(one_round, model, split=split)
+    memory = Memory()
+    shot = partial(one_round, model, split=split, memory=memory)
     found["replacement, square"] = shot(
         clients=[rich, *honest], attack=attacks.ModelReplacement(SQUARE, SQUARE_TRAINING)
     )
     found["poisoning, square"] = shot(clients=[own, *honest], attack=SQUARE)
-    replaced = attacks.ModelReplacement(tail, TAIL_TRAINING)
+    replaced = OnceReplacing(tail, TAIL_TRAINING, memory=memory)
     found["replacement, tail"] = shot(clients=[own, *honest], attack=replaced)
     found["poisoning, tail"] = shot(clients=[own, *honest], attack=tail)
     for sigma in SIGMAS:
@@ -144,7 +154,7 @@ def shots(seed: int) -> dict[str, Point]:
         )
         found[f"clip M, noise {sigma:g}, scaled to M (adaptive)"] = shot(
             clients=[own, *honest],
-            attack=attacks.TrainAndScale(tail, TAIL_TRAINING, bound=MEDIAN),
+            attack=OnceScaling(tail, TAIL_TRAINING, bound=MEDIAN, memory=memory),
             defences=seat,
         )
         found[f"clip M, noise {sigma:g}, 3 quiet rounds"] = shot(
@@ -152,8 +162,8 @@ def shots(seed: int) -> dict[str, Point]:
         )
     found["no clip, 3 quiet rounds"] = shot(clients=[own, *honest], attack=tail, k=0, rounds=3)
     for k, alpha in TEAMS:
-        stealthy = attacks.ConstrainAndScale(
-            tail, TAIL_TRAINING, gamma=1.0, split="same", alpha=alpha
+        stealthy = OnceConstrained(
+            tail, TAIL_TRAINING, gamma=1.0, split="same", alpha=alpha, memory=memory
         )
         cohort = [*everyone[20 : 20 + k], *everyone[11 : 21 - k]]
         found[f"krum, {k} of 10, alpha {alpha}"] = shot(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 
 from benchmarks.harness import Row, cost, gain
 from benchmarks.robustness.central import glance, train_centrally
+from benchmarks.robustness.once import Memory, OnceSGD
 from benchmarks.robustness.workers import Experiment, Played, between, one_each
 from privfl import Federation, attacks
 from privfl.config import AuditConfig
@@ -75,6 +76,8 @@ class Stage:
     own: Dataset
     model: Any
     seed: int
+    memory: Memory = field(default_factory=Memory)
+    """Of what honest clients left of the same model."""
 
     @property
     def probed(self) -> Dataset:
@@ -99,6 +102,7 @@ class Stage:
         attacks among ten, then after each quiet round; the model is put back.
         """
         kept = torch.nn.utils.parameters_to_vector(self.model.parameters()).detach().clone()
+        training = OnceSGD(HONEST.lr, HONEST.plan, weighting="uniform", memory=self.memory)
         found = []
         for number in range(1 + quiet):
             honest = self.clients[COHORT * number + (number == 0) : COHORT * (number + 1)]
@@ -108,7 +112,7 @@ class Stage:
                 honest if number else [self.own, *honest],
                 glance(self.split).test,
                 rounds=1,
-                training=HONEST,
+                training=training,
                 attackers=liars,
                 seed=self.seed + number,
                 executor="sequential",

@@ -23,6 +23,10 @@ from privfl.core.pool import pool_of
 from privfl.data import Split, load
 
 SEEDS = (0, 1, 2)
+LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Where libraries read, when they are loaded, how many threads they may have. numpy's matrix
+products had as many as there are cores, each of which waits busily for the next product.
+"""
 Point = tuple[float, ...]
 Job = tuple[Any, ...]
 
@@ -127,7 +131,7 @@ def workers(processes: int) -> Iterator[Workers]:
     """
     before = signal.signal(signal.SIGTERM, _ended)
     try:
-        with pool_of(processes) as pool:
+        with _one_thread_each(), pool_of(processes) as pool:
             try:
                 yield Workers(pool, processes)
             except BaseException:
@@ -139,6 +143,23 @@ def workers(processes: int) -> Iterator[Workers]:
                 raise
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """What processes that begin inside find in their environment; this one's libraries have read
+    theirs.
+    """
+    before = {name: os.environ.get(name) for name in LIBRARIES}
+    os.environ.update(dict.fromkeys(LIBRARIES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _ended(number: int, frame: FrameType | None) -> NoReturn:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import multiprocessing
 import operator
+import os
 import signal
 import time
 
+import numpy
 import pytest
+import scipy.linalg
+from threadpoolctl import threadpool_info
 
 from benchmarks.harness import gain
 from benchmarks.robustness.workers import Experiment, main
@@ -56,6 +60,32 @@ def test_what_a_run_prints_is_no_row(capfd):
     out, err = capfd.readouterr()
     assert json.loads(out)["case"] == "loud"
     assert "words" in err
+
+
+def threads_of_libraries():
+    """How many threads each library computes with, of those that products of this process's numpy
+    and scipy loaded.
+    """
+    rows = numpy.ones((64, 512), dtype=numpy.float32)
+    scipy.linalg.eigvalsh(rows @ rows.T)
+    return [library["num_threads"] for library in threadpool_info()]
+
+
+def test_processes_have_one_thread_also_in_numpy(capsys, monkeypatch):
+    """Each had a second one once, which waited busily for the next product of a round's rows."""
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    told = Experiment(
+        threads_of_libraries,
+        lambda seeds: [()],
+        lambda played: [gain("told", "", "", count, 1.0) for count in played.each[0]],
+    )
+    main({"told": told}, ["--json", "--jobs", "1"])
+    counts = [json.loads(line)["ours"] for line in capsys.readouterr().out.splitlines()]
+    assert len(counts) >= 2
+    assert set(counts) == {1.0}
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "2"
+    assert "OMP_NUM_THREADS" not in os.environ
 
 
 @pytest.mark.parametrize(
