@@ -24,7 +24,7 @@ from privfl.attacks.inference import (
 from privfl.attacks.inversion.batch_size import sizes, tried
 from privfl.attacks.inversion.labels import labels
 from privfl.attacks.inversion.matching import TVS, Problem, first_guess, problem, total_variation
-from privfl.attacks.inversion.natural import OWN, OwnPrior, outside
+from privfl.attacks.inversion.natural import OWN, OwnPrior
 from privfl.attacks.inversion.rehearsal import apart, best, fitting, victims
 from privfl.attacks.inversion.statistics import Heard, Norm, distance, listening
 from privfl.attacks.knowledge import Forward, Knowledge
@@ -150,28 +150,30 @@ class GradInversion(Targeted):
             size = (len(posed.labels), *posed.low.shape)
             zs = [torch.randn(size, generator=rng) for _ in range(self.seeds)]
             zs = [z if first is None else 0.1 * z for z in zs]
-        for z in zs:
-            z.requires_grad_()
-        adam = torch.optim.Adam(zs, lr=self.lr * reach / (natural.reach if natural else 1.0))
+        rate = self.lr * reach / (natural.reach if natural else 1.0)
+        adam = torch.optim.Adam(zs, lr=rate, fused=True)
         found, least = zs[0].detach().clone(), float("inf")
         for i in range(self.iterations):
             if i in (3 * self.iterations // 8, 5 * self.iterations // 8, 7 * self.iterations // 8):
                 adam.param_groups[0]["lr"] /= 10
             xs = [natural.samples(z) if natural else z for z in zs]
-            middle = torch.stack([x.detach() for x in xs]).mean(dim=0)
+            middle = torch.stack(xs).mean(dim=0) if len(xs) > 1 else None
             for z, x in zip(zs, xs, strict=True):
-                value = self._objective(posed, x, middle if len(xs) > 1 else None, reach, given)
-                if natural is not None:
-                    value = value + self.own * z.square().mean() + outside(x, posed.low, posed.high)
-                (slope,) = torch.autograd.grad(value, z)
-                z.grad = slope.sign_() if natural is None else slope
-                if value.item() < least:
-                    found, least = x.detach().clone(), value.item()
+                free = x.detach().requires_grad_()
+                value = self._objective(posed, free, middle, reach, given)
+                (slope,) = torch.autograd.grad(value, free)
+                now = value.item()
+                if natural is None:
+                    z.grad = slope.sign_()
+                else:
+                    prior, z.grad = natural.weighed(z, x, slope, self.own, (posed.low, posed.high))
+                    now += prior
+                if now < least:
+                    found, least = x.clone(), now
             adam.step()
             if natural is None:
-                with torch.no_grad():
-                    for z in zs:
-                        z.copy_(z.clamp(posed.low, posed.high))
+                for z in zs:
+                    z.clamp_(posed.low, posed.high)
         found = found.clamp(posed.low, posed.high)
         notes: dict[str, float | int | str] = {
             "seeds": self.seeds,
@@ -230,7 +232,8 @@ def _near(first: Tensor | None, noise: Tensor) -> Tensor:
 @dataclass(frozen=True, slots=True)
 class _Given:
     """What is known of the batch's statistics: the ``change`` [s] of running ones from ``start``,
-    of so many clients under a clip; or ``start`` alone, which stands in for the batch's.
+    of so many clients under a clip, and the batch's that it would be of if it were of one
+    (``known``); or ``start`` alone, which stands in for the batch's.
     """
 
     norms: list[Norm]
@@ -238,6 +241,7 @@ class _Given:
     change: Tensor | None
     clients: int
     l2: float
+    known: Tensor | None
 
     @classmethod
     def of(cls, observed: Observed, forward: Forward, posed: Problem) -> _Given:
@@ -245,7 +249,10 @@ class _Given:
         norms = posed.simulator.norms
         start = observed.view.extra.get(BUFFERS) if norms else None
         change = observed.buffers if start is not None else None
-        return cls(norms, start, change, observed.clients, forward.buffers_l2)
+        known = None
+        if start is not None and change is not None:
+            known = start + change / Heard(norms).weight(1)
+        return cls(norms, start, change, observed.clients, forward.buffers_l2, known)
 
     @property
     def how(self) -> str:
@@ -259,6 +266,8 @@ class _Given:
         passes = heard.batches()
         if self.start is None:
             return passes[0].new_zeros(())
+        if self.known is not None and len(passes) == 1 and not self.l2 < float("inf"):
+            return distance(self.norms, passes[0], self.known)
         if self.change is None:
             return distance(self.norms, torch.stack(passes).mean(dim=0), self.start)
         weight = heard.weight(len(passes) // self.clients)

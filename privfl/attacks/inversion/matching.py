@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +22,7 @@ from privfl.attacks.inference import (
 )
 from privfl.attacks.inversion.batch_size import sizes, tried
 from privfl.attacks.inversion.labels import labels
-from privfl.attacks.inversion.natural import OWN, OwnPrior, outside
+from privfl.attacks.inversion.natural import OWN, OwnPrior
 from privfl.attacks.inversion.rehearsal import apart, best, fitting, victims
 from privfl.attacks.inversion.simulate import Simulator, frozen
 from privfl.attacks.knowledge import Forward, Knowledge
@@ -91,8 +92,29 @@ class Problem:
         if objective == "l2":
             distance: Tensor = (guess - self.goal).square().sum() / self.goal.square().sum()
             return distance
-        cosine: Tensor = torch.dot(guess, self.goal) / (guess.norm() * self.goal.norm() + 1e-30)
+        return _apart(guess, self.goal)
+
+
+class _Apart(torch.autograd.Function):
+    """1 - the cosine of a guess [d] and the goal [d], which is a constant."""
+
+    @staticmethod
+    def forward(ctx: Any, guess: Tensor, goal: Tensor) -> Tensor:
+        own, other = guess.norm(), goal.norm()
+        ctx.save_for_backward(guess, goal)
+        cosine: Tensor = torch.dot(guess, goal) / (own * other + 1e-30)
         return 1 - cosine
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Any:
+        guess, goal = ctx.saved_tensors
+        own = guess.norm()
+        product = own * goal.norm() + 1e-30
+        along = torch.dot(guess, goal) * goal.norm() / (product.square() * own.clamp(min=1e-30))
+        return torch.addcmul(guess * (slope * along), goal, slope / product, value=-1), None
+
+
+_apart: Callable[..., Tensor] = _Apart.apply
 
 
 def problem(
@@ -284,30 +306,32 @@ class GradientInversion(Targeted):
         *,
         decay: bool,
     ) -> tuple[Tensor, float]:
-        z = start.clone().requires_grad_()
+        z = start.clone()
         reach = float((posed.high - posed.low).mean())
-        adam = torch.optim.Adam([z], lr=self.lr * reach / (natural.reach if natural else 1.0))
+        rate = self.lr * reach / (natural.reach if natural else 1.0)
+        adam = torch.optim.Adam([z], lr=rate, fused=True)
         more = 0.05 * min(posed.noise, 4.0) if self.adaptive else 0.0
-        best, least = z.detach().clone(), float("inf")
+        best, least = z.clone(), float("inf")
         for i in range(iterations):
             if decay and i in (3 * iterations // 8, 5 * iterations // 8, 7 * iterations // 8):
                 adam.param_groups[0]["lr"] /= 10
-            x = natural.samples(z) if natural else z
+            x = (natural.samples(z) if natural else z.detach()).requires_grad_()
             loss = posed.mismatch(x, "cosine" if self.adaptive else "l2")
-            if natural:
-                loss = loss + (self.own + more) * z.square().mean()
-                loss = loss + outside(x, posed.low, posed.high)
-            elif self.tv + more:
+            if natural is None and self.tv + more:
                 loss = loss + (self.tv + more) / reach * total_variation(x)
-            (slope,) = torch.autograd.grad(loss, z)
-            z.grad = slope if natural else slope.sign_()
+            (slope,) = torch.autograd.grad(loss, x)
             value = loss.item()
+            if natural is None:
+                z.grad = slope.sign_()
+            else:
+                box, weight = (posed.low, posed.high), self.own + more
+                prior, z.grad = natural.weighed(z, x.detach(), slope, weight, box)
+                value += prior
             if value < least:
-                best, least = z.detach().clone(), value
+                best, least = z.clone(), value
             adam.step()
             if natural is None:
-                with torch.no_grad():
-                    z.copy_(z.clamp(posed.low, posed.high))
+                z.clamp_(posed.low, posed.high)
         return best, least
 
 

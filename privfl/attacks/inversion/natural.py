@@ -53,7 +53,8 @@ class OwnPrior:
         flat = apart.transpose(0, 1).flatten(1)
         colours: Tensor = torch.linalg.eigh(flat @ flat.T)[1]
         planes = torch.einsum("nchw,cd->ndhw", apart, colours)
-        power = torch.fft.fft2(planes, norm="ortho").abs().square().mean(dim=0)
+        waves = torch.view_as_real(torch.fft.fft2(planes, norm="ortho"))
+        power = waves.square().sum(dim=-1).mean(dim=0)
         return cls(mean, _floored(power.sqrt()), colours)
 
     @property
@@ -65,16 +66,42 @@ class OwnPrior:
         """Samples of coordinates, with a graph."""
         if self.colours is None:
             return self.mean + self.deviation * z
-        planes = torch.fft.ifft2(torch.fft.fft2(z) * self.deviation).real
-        return self.mean + torch.einsum("ndhw,cd->nchw", planes, self.colours)
+        return self.mean + torch.einsum("ndhw,cd->nchw", self._filtered(z), self.colours)
 
+    def pulled(self, slope: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """The slope in coordinates of something with this slope in samples: `samples` is linear but
+        for the mean, and this its transpose.
+        """
+        if self.colours is None:
+            return self.deviation * slope
+        return self._filtered(torch.einsum("nchw,cd->ndhw", slope, self.colours))
 
-def outside(
-    x: Float[Tensor, "n ..."], low: Float[Tensor, "..."], high: Float[Tensor, "..."]
-) -> Float[Tensor, ""]:
-    """The mean square by which samples leave the features' box, with a graph."""
-    beyond: Tensor = (x - x.clamp(low, high)).square().mean()
-    return beyond
+    def weighed(
+        self,
+        z: Float[Tensor, "n ..."],
+        x: Float[Tensor, "n ..."],
+        slope: Float[Tensor, "n ..."],
+        weight: float,
+        box: tuple[Float[Tensor, "..."], Float[Tensor, "..."]],
+    ) -> tuple[float, Float[Tensor, "n ..."]]:
+        """What the prior says of coordinates z and their samples x, ``weight`` times z's mean
+        square plus that by which samples leave the features' box; and the slope in z of that and of
+        something with this slope in x.
+        """
+        beyond = x - x.clamp(*box)
+        size = z.numel()
+        value = (weight * z.square().sum() + beyond.square().sum()) / size
+        by_z = self.pulled(slope.add(beyond, alpha=2 / size)).add_(z, alpha=2 * weight / size)
+        return float(value), by_z
+
+    def _filtered(self, planes: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Planes with each wave times its deviation, which is that of the wave the other way (so
+        half of them do, and the filter is its own transpose).
+        """
+        half = planes.shape[-1] // 2 + 1
+        waves = torch.fft.rfft2(planes) * self.deviation[..., :half]
+        filtered: Tensor = torch.fft.irfft2(waves, s=planes.shape[-2:])
+        return filtered
 
 
 def _floored(deviation: Tensor) -> Tensor:

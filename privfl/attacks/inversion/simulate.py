@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from privfl.attacks.inversion.statistics import hold, listening, replaced_by_batches
+from privfl.attacks.inversion.twice import gradients
 from privfl.attacks.knowledge import Forward
 from privfl.core import BUFFERS, Loss, Vector, View
 
@@ -75,6 +76,9 @@ class Simulator:
 
     def gradients(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         """The batch's gradient by parameter, with a graph to ``x``."""
+        parts = gradients(lambda: self.loss_of(x, y), self.leaves) if x.requires_grad else None
+        if parts is not None:
+            return parts
         return torch.autograd.grad(self.loss_of(x, y), self.leaves, create_graph=True)
 
     def gradient(self, x: Tensor, y: Tensor) -> Float[Tensor, " d"]:

@@ -7,11 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from privfl.attacks.inversion.twice import moments
 from privfl.core import Vector, running_layers
 
 
@@ -123,8 +125,8 @@ def of_batch(layer: nn.Module, z: Float[Tensor, "n c *rest"]) -> Float[Tensor, "
     if isinstance(layer, nn.modules.instancenorm._InstanceNorm):
         flat = z.flatten(2)
         return torch.cat([flat.mean(dim=2).mean(dim=0), flat.var(dim=2).mean(dim=0)])
-    flat = z.transpose(0, 1).flatten(1)
-    return torch.cat([flat.mean(dim=1), flat.var(dim=1)])
+    given: tuple[Any, Any, Any] = layer.weight, layer.bias, layer.eps
+    return moments(z, *given)
 
 
 def by_layer(norms: Sequence[Norm], vector: Float[Tensor, " s"]) -> list[Tensor]:
@@ -139,5 +141,8 @@ def distance(
     """R_BN of Yin et al. (2021, equation 11): over layers, the L2 distance of means plus that of
     variances.
     """
-    parts = zip(by_layer(norms, a), by_layer(norms, b), strict=True)
-    return torch.stack([(one - other).norm() for one, other in parts]).sum()
+    apart = a - b
+    if len({norm.channels for norm in norms}) == 1:  # all at once
+        together: Tensor = apart.view(2 * len(norms), -1).norm(dim=1).sum()
+        return together
+    return torch.stack([part.norm() for part in by_layer(norms, apart)]).sum()
