@@ -7,12 +7,14 @@ beartype, and only functions that speak of arrays get a scope of their own for t
 """
 
 import ast
+import builtins
 import contextlib
 import functools
 import gc
 import importlib.machinery
 import inspect
 import os
+import re
 import sys
 import types
 import typing
@@ -44,8 +46,29 @@ def of_arrays(hint):
     return any(of_arrays(each) for each in inner)
 
 
-def resolved(fn):
-    """The hints of a function; what names a class that does not exist yet is not checked."""
+QUOTED, NAMED = re.compile(r"""(["']).*?\1"""), re.compile(r"(?<![\w.])[^\W\d]\w*")
+
+
+@functools.cache
+def names_in(hint):
+    """The names that a hint speaks of, where it is written in words."""
+    return frozenset(NAMED.findall(QUOTED.sub("", hint)))
+
+
+def unknown(fn):
+    """What has a hint of a function that names a class which does not exist yet."""
+    at_hand, builtin = fn.__globals__.keys(), vars(builtins).keys()
+    return frozenset(
+        name
+        for name, hint in fn.__annotations__.items()
+        if isinstance(hint, str) and not names_in(hint) <= at_hand | builtin
+    )
+
+
+def resolved(fn, unasked=frozenset()):
+    """The hints of a function, of which some are not asked for; what names a class that does not
+    exist is not checked either.
+    """
 
     def one(hint):
         def probe(value: hint): ...
@@ -55,7 +78,10 @@ def resolved(fn):
         except Exception:
             return typing.Any
 
-    return {name: one(hint) for name, hint in fn.__annotations__.items()}
+    return {
+        name: typing.Any if name in unasked else one(hint)
+        for name, hint in fn.__annotations__.items()
+    }
 
 
 def hollow(fn, hints):
@@ -97,21 +123,60 @@ CHECKS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def unguarded(*args, __beartype_func, **kwargs):
-    """The code of a check while nothing is to be checked."""
+    """The code of a check while nothing is to be checked, and of one that asks for nothing."""
     return __beartype_func(*args, **kwargs)
 
 
-def scoped(check):
-    """A check whose shapes hold for one call alone."""
+def scoped(*args, __check, **kwargs):
+    """The code of a check whose shapes hold for one call alone."""
+    push_shape_memo({})
+    try:
+        return __check(*args, **kwargs)
+    finally:
+        _shape_storage.memo_stack.pop()
 
-    def call(*args, **kwargs):
-        push_shape_memo({})
-        try:
-            return check(*args, **kwargs)
-        finally:
-            _shape_storage.memo_stack.pop()
 
-    return call
+def first(*args, __beartype_func, __own, __unasked, **kwargs):
+    """The code of a check before its first call, which compiles it: most functions are called by
+    the tests of one process alone, or by none.
+    """
+    own = __own()
+    compiled(own, known_or_made(__beartype_func, __unasked))
+    return own(*args, **kwargs)
+
+
+def known_or_made(fn, unasked):
+    """A check compiled for a function's code and hints."""
+    _, known = KNOWN.setdefault(id(fn.__code__), (fn.__code__, []))
+    found = next((each for each in known if each[0] == fn.__annotations__), None)
+    if found is None:
+        hints = resolved(fn, unasked)
+        empty = hollow(fn, hints)
+        check = strict(empty)
+        found = (
+            fn.__annotations__,
+            None if check is empty else check,
+            any(map(of_arrays, hints.values())),
+        )
+        known.append(found)
+    return found
+
+
+def compiled(own, found):
+    """Puts a compiled check in the place of a function that stands for it."""
+    _, check, arrays = found
+    fn = own.__kwdefaults__["__beartype_func"]
+    code, defaults = unguarded.__code__, {"__beartype_func": fn}
+    if check is not None:
+        code, defaults = check.__code__, {**check.__kwdefaults__, "__beartype_func": fn}
+        if arrays:
+            inner = types.FunctionType(code, globals(), fn.__name__)
+            inner.__kwdefaults__ = defaults
+            code, defaults = scoped.__code__, {"__check": inner, "__beartype_func": fn}
+    # a thread that calls between two of these lines finds what either code asks for
+    own.__kwdefaults__ = own.__kwdefaults__ | defaults
+    CHECKS[own] = code
+    own.__code__ = unguarded.__code__ if jaxtyping.config.jaxtyping_disable else code
 
 
 def likened(check, fn):
@@ -138,22 +203,20 @@ def checked(fn):
         return fn
     if inspect.iscoroutinefunction(fn):
         return jaxtyped(fn, typechecker=CHECK)
-    _, known = KNOWN.setdefault(id(fn.__code__), (fn.__code__, []))
-    found = next((each for each in known if each[0] == fn.__annotations__), None)
-    if found is None:
-        hints = resolved(fn)
-        empty = hollow(fn, hints)
-        found = (fn.__annotations__, empty, strict(empty), any(map(of_arrays, hints.values())))
-        known.append(found)
-    _, empty, check, arrays = found
-    if check is empty:
+    if not fn.__annotations__:
         return fn
-    own = types.FunctionType(check.__code__, check.__globals__, fn.__name__)
-    own.__kwdefaults__ = {**check.__kwdefaults__, "__beartype_func": fn}
-    CHECKS[own] = own.__code__
-    if jaxtyping.config.jaxtyping_disable:  # what is loaded now is checked when this is over
-        own.__code__ = unguarded.__code__
-    return likened(scoped(own) if arrays else own, fn)
+    own = types.FunctionType(first.__code__, globals(), fn.__name__)
+    own.__kwdefaults__ = {"__beartype_func": fn}
+    _, known = KNOWN.get(id(fn.__code__), (None, ()))
+    found = next((each for each in known if each[0] == fn.__annotations__), None)
+    if found is not None:
+        compiled(own, found)
+    else:
+        own.__kwdefaults__ |= {"__own": weakref.ref(own), "__unasked": unknown(fn)}
+        CHECKS[own] = first.__code__
+        if jaxtyping.config.jaxtyping_disable:  # what is loaded now is checked when this is over
+            own.__code__ = unguarded.__code__
+    return likened(own, fn)
 
 
 class Marked(ast.NodeTransformer):

@@ -26,8 +26,8 @@ from privfl.attacks import (
     UpdateMembership,
 )
 from privfl.audit.games.active import supposed_size
+from privfl.audit.layer import _knowledge
 from privfl.audit.rehearsal import divide, rehearse, views_of
-from privfl.audit.run import _knowledge
 from privfl.core import Dataset, LocalPlan
 from privfl.crypto import SecAgg
 from privfl.dp import Clip

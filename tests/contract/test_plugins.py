@@ -1,5 +1,6 @@
 """What packages add by entry points, and any class by ``module:Class``: built, listed and refused
-as what privfl brings. Each test is one process of its own, with packages in a folder on its path.
+as what privfl brings. Each test is one process of its own, with packages in a folder on its path:
+a fork of one that has loaded privfl and has looked for no packages yet.
 """
 
 import json
@@ -58,15 +59,46 @@ def package(tmp_path):
     return made
 
 
-def python(path, code):
-    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{path}", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
-    )
-    return done.returncode, done.stdout.strip(), done.stderr.strip()
+FORKS = """
+import json, os, sys
+from privfl import Federation, catalog
+for line in sys.stdin:
+    asked = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        for number, file in ((1, asked["out"]), (2, asked["err"])):
+            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        sys.path.insert(1, asked["path"])
+        exec(asked["code"], {"__name__": "__main__"})
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
 
 
-def trained(path, *aggregators, asks="None"):
+@pytest.fixture(scope="module")
+def python():
+    """Plays code in a process that finds a folder's packages: its exit code, and what it said."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", FORKS], env=env, **pipes) as forks:
+
+        def played(path, code):
+            out, err = path / "out.txt", path / "err.txt"
+            asked = {"path": str(path), "code": code, "out": str(out), "err": str(err)}
+            print(json.dumps(asked), file=forks.stdin, flush=True)
+            code = int(forks.stdout.readline())
+            return code, out.read_text().strip(), err.read_text().strip()
+
+        yield played
+        forks.stdin.close()
+
+
+@pytest.fixture
+def trained(python):
+    return lambda path, *aggregators, asks="None": runs(python, path, *aggregators, asks=asks)
+
+
+def runs(python, path, *aggregators, asks="None"):
     """What became of a run with each of them, and the value of an expression after that."""
     configs = ",".join(CONFIG.replace("AGGREGATOR", json.dumps(one)) for one in aggregators)
     code = f"""
@@ -88,7 +120,7 @@ print(json.dumps([*said, {asks}]))
     return json.loads(out)
 
 
-def test_an_entry_point_is_a_name_like_any_other(package):
+def test_an_entry_point_is_a_name_like_any_other(package, trained):
     path = package(rules={"midrange": "stranger:Midrange"})
     built, misspelt, ((row,), compat) = trained(
         path,
@@ -115,7 +147,7 @@ BROKEN = {
 }
 
 
-def test_entry_points_that_are_no_rules_are_refused_by_name_and_leave_the_others(package):
+def test_entry_points_that_are_no_rules_are_refused_by_name_and_leave_the_others(package, trained):
     entries = {name: entry for name, (entry, _) in BROKEN.items()}
     path = package(rules={**entries, "midrange": "stranger:Midrange"})
     *refused, works, misspelt, listed = trained(
@@ -135,7 +167,7 @@ def test_entry_points_that_are_no_rules_are_refused_by_name_and_leave_the_others
 
 
 def test_a_class_is_named_by_its_module_and_what_is_not_there_or_no_rule_is_refused_in_words(
-    package,
+    package, trained
 ):
     wrong = {
         "nowhere:Rule": "the module 'nowhere' cannot be imported: ModuleNotFoundError",
@@ -152,7 +184,7 @@ def test_a_class_is_named_by_its_module_and_what_is_not_there_or_no_rule_is_refu
         assert str(path) not in said, "where this machine keeps the module is nobody's business"
 
 
-def test_a_plug_in_cannot_take_a_name_that_is_taken(package):
+def test_a_plug_in_cannot_take_a_name_that_is_taken(package, trained):
     package(rules={"krum": "stranger:Midrange"})
     package("other", rules={"krum": "other:Midrange"})
     package("third", rules={"mine": "third:Midrange"})
@@ -163,7 +195,7 @@ def test_a_plug_in_cannot_take_a_name_that_is_taken(package):
     assert works == "Median()"
 
 
-def test_an_attack_on_views_is_plugged_in_by_a_group_of_its_own(package):
+def test_an_attack_on_views_is_plugged_in_by_a_group_of_its_own(package, python):
     path = package(inference_attacks={"mine": "privfl.attacks:LossThreshold"})
     package("broken", inference_attacks={"no_attack": "broken:Midrange"})
     rc, out, err = python(
@@ -178,7 +210,7 @@ def test_an_attack_on_views_is_plugged_in_by_a_group_of_its_own(package):
     assert "declares no family, infer" in refused["is"]
 
 
-def test_a_mechanism_of_a_module_is_told_from_noise_on_integers(package):
+def test_a_mechanism_of_a_module_is_told_from_noise_on_integers(package, python):
     path = package()
     rc, out, err = python(
         path,
