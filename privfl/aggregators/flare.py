@@ -35,6 +35,7 @@ _ROOM = 1 << 16
 """Kernel values at a time: in float64 they fit in a second-level cache."""
 _MOST = 1e150
 """Features beyond it are as far: their squares would overflow."""
+_NARROWEST = torch.finfo(torch.float64).tiny
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +82,14 @@ class FLARE(CutInHull):
     def _decide(
         self, rows: Rows, lost: int, state: None, context: Context
     ) -> tuple[Verdict[Tensor], None]:
-        here = self.features(context.parameters, context).to(torch.float64)
+        here = self.features(context.parameters, context).detach().to(torch.float64)
         if len(here) < 2:
             raise ConfigError(
                 "FLARE compares models on at least 2 clean samples of the server's, and it holds"
                 f" {len(here)}: raise data.root."
             )
-        distances = discrepancies(self._seen(rows, context), kernel_width(here))
+        seen = self._seen(rows, context)
+        distances = discrepancies(seen, kernel_width(here), here.mean(dim=0))
         votes = votes_of(distances)
         fine = torch.isfinite(distances.diagonal())
         self._refuse_blind(rows, fine, lost)
@@ -128,52 +130,65 @@ class FLARE(CutInHull):
 
 
 def kernel_width(features: Float[Tensor, "s h"]) -> float:
-    """The median squared distance of two samples' features; 1 where it is 0 or not finite.
+    """The median squared distance of two samples' features; 1 where it is not finite, or under the
+    least normal number of float64: by a narrower one nothing can be divided.
 
     >>> kernel_width(torch.tensor([[0.0], [2.0], [2.0]]))
     4.0
     """
-    apart = torch.pdist(features).square()
+    apart = torch.pdist(features.detach()).double().square()
     width = float(apart.median())
-    return width if 0 < width < float("inf") else 1.0
+    return width if _NARROWEST <= width < float("inf") else 1.0
 
 
-def discrepancies(seen: Float[Tensor, "n s h"], width: float) -> Float[Tensor, "n n"]:
+def discrepancies(
+    seen: Float[Tensor, "n s h"], width: float, centre: Float[Tensor, " h"]
+) -> Float[Tensor, "n n"]:
     """Squared maximum mean discrepancies of all pairs, unbiased and cut at 0; inf where a model's
-    features are not finite, its own with itself too.
+    features are not finite, its own with itself too. ``centre`` is where features are expected:
+    what all of them have in common beside it falls out before they are multiplied.
     """
     s = seen.shape[1]
     fine = torch.isfinite(seen).all(dim=2).all(dim=1)
     told = torch.where(fine[:, None, None], seen, torch.zeros(()).to(seen))
     distinct, which = torch.unique(told.flatten(1), dim=0, return_inverse=True)
-    sums = _kernel_sums(distinct.view(-1, *seen.shape[1:]), width)
-    within = (sums.diagonal() - s) / (s * (s - 1))
+    models = distinct.view(-1, *seen.shape[1:]) - torch.nan_to_num(centre, 0.0, 0.0, 0.0)
+    models = (models * (2 / width) ** 0.5).clamp_(-_MOST, _MOST)
+    sums = _kernel_sums(models)
+    within = torch.stack([_others(model) for model in models]) / (s * (s - 1))
     found = (within[:, None] + within - 2 * sums / s**2).clamp(min=0)
     found = found.fill_diagonal_(0)[which][:, which]
     both = fine[:, None] & fine
     return torch.where(both, found, torch.full_like(found, torch.inf)).cpu()
 
 
-def _kernel_sums(seen: Float[Tensor, "m s h"], width: float) -> Float[Tensor, "m m"]:
-    """For each two models the sum of exp(-|x - y|^2 / width) over their features x and y.
-
-    The exponent is x'y - |x|^2 / 2 - |y|^2 / 2 for features times sqrt(2 / width): one product of
-    vectors that hold the squares beside the features. Each pair of models is met once.
+def _others(scaled: Float[Tensor, "s h"]) -> Float[Tensor, ""]:
+    """The kernel's sum over all pairs of different samples of one model, from their differences:
+    wherever its features lie, none of their digits are lost.
     """
-    m, s, _ = seen.shape
-    scaled = (seen * (2 / width) ** 0.5).clamp(-_MOST, _MOST)
+    return 2 * torch.pdist(scaled).square().div_(-2).exp_().sum()
+
+
+def _kernel_sums(scaled: Float[Tensor, "m s h"]) -> Float[Tensor, "m m"]:
+    """For each two models the sum of exp(-|x - y|^2 / 2) over their features x and y, features
+    times sqrt(2 / width); 0 of a model with itself, which nobody asks for.
+
+    The exponent is x'y - |x|^2 / 2 - |y|^2 / 2: one product of vectors that hold the squares beside
+    the features. Each pair of models is met once.
+    """
+    m, s, _ = scaled.shape
     half = scaled.square().sum(dim=2, keepdim=True) / -2
     ones = torch.ones_like(half)
     one, other = torch.cat([scaled, half, ones], dim=2), torch.cat([scaled, ones, half], dim=2)
     at_once = max(_ROOM // s**2, 1)
-    room = seen.new_empty(min(at_once, m) * s, s)
-    sums = seen.new_zeros(m, m)
+    room = scaled.new_empty(min(at_once, m) * s, s)
+    sums = scaled.new_zeros(m, m)
     for i in range(m):
-        for start in range(i, m, at_once):
+        for start in range(i + 1, m, at_once):
             beside = one[start : start + at_once].flatten(0, 1)
             kernel = torch.mm(beside, other[i].T, out=room[: len(beside)]).clamp_(max=0).exp_()
             sums[i, start : start + at_once] = kernel.view(-1, s * s).sum(dim=1)
-    return sums + sums.triu(1).T
+    return sums + sums.T
 
 
 def votes_of(distances: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:

@@ -27,6 +27,10 @@ _ROOM = 1 << 16
 """Entries at a time: a few vectors of them fit in a second-level cache."""
 _LEAST, _MOST = 1e-30, 1e37
 """Sums of squares outside of these may have vanished or overflowed in float32."""
+_ROUNDING, _ALIKE = 1e-12, 1e-6
+"""Scores that differ by no more are the same: those that are counted, and lengths of float32."""
+_EDGE = 1e-9
+"""Of two rows each is one standard deviation from their median, and so is each of two halves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ class LASA(Memoryless):
         for where in self._slices(rows.d):
             part = rows.values[:, where]
             lengths, signs = self._told(part)
-            taken = ordinary(lengths * scale, self.norm) & ordinary(signs, self.sign)
+            taken = ordinary(lengths * scale, self.norm, _ALIKE) & ordinary(signs, self.sign)
             if not bool(taken.any()):
                 taken = torch.ones_like(taken)
             out[where] = combine(part, scale * taken / int(taken.sum()))
@@ -100,7 +104,8 @@ class LASA(Memoryless):
     def _told(self, part: Float[Tensor, "n l"]) -> tuple[Tensor, Tensor]:
         """Each row's length and share of positive entries in a layer, of its largest entries."""
         least = math.floor(self.sparsity * part.shape[1])
-        told = [_of_largest(row, least) for row in part.detach().cpu().numpy()]
+        kind = part.dtype if part.dtype in (torch.float32, torch.float64) else torch.float32
+        told = [_of_largest(row.to(kind).cpu().numpy(), least) for row in part.detach()]
         lengths, shares = torch.tensor(told, dtype=torch.float64).reshape(-1, 2).T
         return lengths, shares
 
@@ -182,14 +187,16 @@ def _told_between(
     return square, told, positive + int(np.count_nonzero(aside[kept] > 0))
 
 
-def ordinary(scores: Float[Tensor, " n"], within: float) -> Bool[Tensor, " n"]:
-    """Which scores are less than ``within`` standard deviations from their median; all where they
-    are the same.
+def ordinary(
+    scores: Float[Tensor, " n"], within: float, alike: float = _ROUNDING
+) -> Bool[Tensor, " n"]:
+    """Which scores are less than ``within`` standard deviations from their median, by more than
+    rounding; all where they are the same to the share ``alike`` of the largest.
 
     >>> ordinary(torch.tensor([1.0, 1.1, 0.9, 9.0]), 1.0)
     tensor([ True,  True,  True, False])
     """
     spread = float(scores.std(correction=0))
-    if spread <= 1e-12 * float(scores.abs().max()):
+    if spread <= alike * float(scores.abs().max()):
         return torch.ones(len(scores), dtype=torch.bool)
-    return (scores - midpoint(scores)).abs() < within * spread
+    return (scores - midpoint(scores)).abs() < within * spread * (1 - _EDGE)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,13 +15,17 @@ from torch import Tensor
 from privfl.core.geometry import BLOCK
 from privfl.core.types import Vector
 
+Floats: TypeAlias = npt.NDArray[np.float64]
+Index: TypeAlias = npt.NDArray[Any]
+
 
 def hessian_product(pairs: Sequence[tuple[Vector, Vector]], v: Vector) -> Float[Tensor, " d"]:
     """H v in float64 with H from pairs (s, y) of changes of point and gradient [d], newest last, by
-    the compact form of L-BFGS (Byrd, Nocedal, Schnabel 1994); 0 where no pair has s'y > 0.
+    L-BFGS (Nocedal, Wright 2006, section 7.2); 0 where no pair has s'y > 0.
 
-    H v = sigma v - [sigma S, Y] [[sigma S'S, L], [L', -D]]^-1 [sigma S'v; Y'v], sigma = y's / s's
-    of the newest pair, L the part of S'Y under its diagonal D.
+    H is sigma times the identity, sigma = y's / s's of the newest pair, which each pair in its turn
+    bends by yy' / y's - Hss'H / s'Hs. Lengths of s do not matter, nor whether they are parallel.
+    That is computed on inner products alone; a pair whose s'Hs is lost in rounding is left out.
 
     >>> pairs = [(torch.tensor([1.0, 0.0]), torch.tensor([3.0, 0.0]))]
     >>> hessian_product(pairs, torch.tensor([2.0, 0.0]))
@@ -33,26 +39,41 @@ def hessian_product(pairs: Sequence[tuple[Vector, Vector]], v: Vector) -> Float[
     inner = torch.zeros(k + 1, len(vectors), dtype=torch.float64)  # Y'Y is not needed
     for _, block in _blocks(vectors):
         inner += _products(block[k:], block).cpu()
-    good = (inner[:k, :k].diagonal() > 0).nonzero().flatten()
+    length = inner[:k, k:own].diagonal()
+    good = ((inner[:k, :k].diagonal() > 0) & (length > 0)).nonzero().flatten()
     if not len(good):
         return bent
-    Y, S = good, good + k
-    products = inner[good][:, Y]
-    lower, diagonal = products.tril(-1), torch.diag(products.diagonal())
-    sigma = float(products[-1, -1] / inner[good[-1], S[-1]])
-    middle = torch.cat(
-        [
-            torch.cat([sigma * inner[good][:, S], lower], dim=1),
-            torch.cat([lower.T, -diagonal], dim=1),
-        ]
-    )
-    right = torch.cat([sigma * inner[k, S], inner[k, Y]])
-    solved = torch.linalg.lstsq(middle, right[:, None], driver="gelsd").solution[:, 0]
     weights = torch.zeros(len(vectors), dtype=torch.float64)
-    weights[S], weights[Y], weights[own] = -sigma * solved[: len(S)], -solved[len(S) :], sigma
+    weights[good], weights[good + k], weights[own] = _bent(inner.numpy(), good.numpy())
     for where, block in _blocks(vectors):
         torch.mv(block.T, weights.to(block), out=bent[where])
     return bent
+
+
+def _bent(inner: Floats, good: Index) -> tuple[Tensor, Tensor, float]:
+    """The weights of the good pairs' y and s and of v in H v, from the products [k + 1, 2 k + 1] of
+    s and v with y, s and v. Each s, and its y with it, is taken for as long as a unit vector.
+    """
+    k, m = len(inner) - 1, len(good)
+    unit = inner[good, good + k] ** -0.5
+    twice = np.tile(unit, 2)
+    among = np.concatenate([good, good + k])
+    with_s = twice[:, None] * inner[good][:, among].T * unit  # [2 m, m]
+    with_v = twice * inner[k, among]
+    sigma = float(with_s[m - 1, m - 1])
+    ends: list[tuple[float, Floats]] = []  # H's terms: sign, and a vector's weights of y and s
+    for j in range(m):
+        start = np.zeros(2 * m)
+        start[m + j] = sigma
+        turned = start + sum(sign * (one @ with_s[:, j]) * one for sign, one in ends)
+        along = float(turned @ with_s[:, j])
+        if not along > 0:
+            continue
+        gradient = np.zeros(2 * m)
+        gradient[j] = with_s[j, j] ** -0.5
+        ends += [(1.0, gradient), (-1.0, turned * along**-0.5)]
+    found = twice * sum(sign * (one @ with_v) * one for sign, one in ends)
+    return torch.from_numpy(found[:m]), torch.from_numpy(found[m:]), sigma
 
 
 def _products(some: Float[Tensor, "k b"], every: Float[Tensor, "m b"]) -> Float[Tensor, "k m"]:
