@@ -14,7 +14,7 @@ import torch
 from privfl.audit.games import tell
 from privfl.audit.layer import AskedOfLayers, LayerFound, attack_layer
 from privfl.core import ConfigError, ProcessDied
-from privfl.core.pool import pool_of
+from privfl.core.pool import pool_of, put
 from privfl.federation import Federation
 
 Progress = Callable[[str], None] | None
@@ -43,11 +43,11 @@ def each(
     packed = {layer: _packed(layer, federation, asked) for layer, federation in layers.items()}
     threads = max(1, torch.get_num_threads() // jobs)
     found: dict[str, LayerFound] = {}
-    with pool_of(jobs) as pool:
-        try:
+    try:
+        with pool_of(jobs, at_once=True) as pool:
             until = None if deadline is None else time.time() + (deadline - time.perf_counter())
             waiting = {
-                pool.submit(_attack, layer, *packed[layer], until, threads): layer
+                put(pool, _attack, layer, packed.pop(layer), until, threads): layer
                 for layer in layers
             }
             for done in as_completed(waiting):
@@ -56,13 +56,11 @@ def each(
                 for words, kind in warned:
                     warnings.warn(f"{layer}: {words}", kind, stacklevel=3)
                 tell(progress, f"{layer}: done")
-        except BrokenProcessPool:
-            raise ProcessDied(
-                "a process of the audit was killed, for want of memory perhaps, or a script lacks"
-                " 'if __name__ == \"__main__\":' around what it runs: try fewer jobs."
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+    except BrokenProcessPool:
+        raise ProcessDied(
+            "a process of the audit was killed, for want of memory perhaps, or a script lacks"
+            " 'if __name__ == \"__main__\":' around what it runs: try fewer jobs."
+        ) from None
     return {layer: found[layer] for layer in layers}
 
 
@@ -70,36 +68,33 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else deadline - time.perf_counter()
 
 
-def _packed(layer: str, federation: Federation, asked: AskedOfLayers) -> tuple[bytes, bytes]:
+def _packed(layer: str, federation: Federation, asked: AskedOfLayers) -> bytes:
     try:
-        return pickle.dumps(federation), pickle.dumps(asked)
-    except (pickle.PicklingError, TypeError, AttributeError) as fault:
+        return pickle.dumps((federation, asked))
+    except Exception as fault:  # whatever a part of somebody else's raises
         raise ConfigError(
             f"layer '{layer}' does not travel to another process ({fault}): audit it with jobs 1."
         ) from None
 
 
-def _unpacked(layer: str, packed: bytes) -> Federation:
+def _unpacked(layer: str, packed: bytes) -> tuple[Federation, AskedOfLayers]:
     try:
-        federation: Federation = pickle.loads(packed)
-    except (pickle.UnpicklingError, ImportError, AttributeError) as fault:
+        made: tuple[Federation, AskedOfLayers] = pickle.loads(packed)
+    except Exception as fault:
         raise ConfigError(
             f"layer '{layer}' cannot be made anew in another process ({fault}): audit it with jobs"
             " 1."
         ) from None
-    return federation
+    return made
 
 
 def _attack(
-    layer: str, federation: bytes, asked: bytes, until: float | None, threads: int
+    layer: str, packed: bytes, until: float | None, threads: int
 ) -> tuple[LayerFound, list[tuple[str, type[Warning]]]]:
     """In a process of its own. Clocks that only go forward begin anew in each process."""
     torch.set_num_threads(threads)
     seconds = None if until is None else until - time.time()
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        found = attack_layer(
-            layer, _unpacked(layer, federation), pickle.loads(asked), seconds, None
-        )
+        found = attack_layer(layer, *_unpacked(layer, packed), seconds, None)
     told = {(str(one.message), one.category) for one in caught}
     return found, sorted(told, key=str)

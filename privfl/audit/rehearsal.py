@@ -34,6 +34,50 @@ class Ground:
     auxiliary: Dataset
 
 
+OUTSIDE = 30
+"""How many samples an audit needs outside of training: with fewer no interval says anything."""
+_MOST_HELD = 0.9
+
+
+def require_enough(scenario: Scenario, held_out: float) -> None:
+    """Refuse data of which an audit could tell nothing, before anything trains.
+
+    Raises:
+        ConfigError: fewer than 30 samples would be outside of training, or no client would hold one
+            back; with a share that would do, where there is one.
+    """
+    outside, held = _outside(scenario, held_out)
+    if outside >= OUTSIDE and held:
+        return
+    most, some = _outside(scenario, _MOST_HELD)
+    told = (
+        f"an audit needs at least {OUTSIDE} samples outside of training, the test samples among"
+        f" them, and at held_out {held_out:g} there are {outside}"
+        if outside < OUTSIDE
+        else f"an audit needs clients that hold samples back, and at held_out {held_out:g} none of"
+        " them does"
+    )
+    if most >= OUTSIDE and some:
+        raise ConfigError(f"{told}: raise held_out ({_MOST_HELD} leaves {most}).")
+    if not some:
+        raise ConfigError(f"{told}: give a client two samples or more.")
+    raise ConfigError(
+        f"{told}, at {_MOST_HELD} no more than {most}: there are too few samples to audit. Give at"
+        f" least {OUTSIDE - most} more (of clients, or test samples)."
+    )
+
+
+def _outside(scenario: Scenario, held_out: float) -> tuple[int, int]:
+    """How many samples are outside of training, and how many of these the clients hold back."""
+    sizes = [len(index) for index in scenario.clients.values()]
+    held = sum(max(0, n - _kept(n, held_out)) for n in sizes)
+    return held + scenario.test.n, held
+
+
+def _kept(n: int, held_out: float) -> int:
+    return max(1, round(n * (1 - held_out)))
+
+
 def divide(scenario: Scenario, held_out: float, seed: int) -> Ground:
     """Each client's samples dealt into members, candidates that are no members, and auxiliary
     samples, to which the test set is added; the pool in an order that tells nothing.
@@ -42,8 +86,9 @@ def divide(scenario: Scenario, held_out: float, seed: int) -> Ground:
     training, and not from what the client is like.
 
     Raises:
-        ConfigError: fewer than 30 samples are outside of training.
+        ConfigError: fewer than 30 samples are outside of training (`require_enough`).
     """
+    require_enough(scenario, held_out)
     data, seeds = scenario.workload.data, Seeds(seed)
     members: dict[ClientId, Tensor] = {}
     others: list[Tensor] = []
@@ -51,18 +96,12 @@ def divide(scenario: Scenario, held_out: float, seed: int) -> Ground:
     spare: list[Tensor] = []
     for client, index in scenario.clients.items():
         order = index[torch.randperm(len(index), generator=seeds.generator("audit", int(client)))]
-        kept = max(1, round(len(order) * (1 - held_out)))
+        kept = _kept(len(order), held_out)
         asked = min(kept, -(-(len(order) - kept) // 2))
         members[client] = order[:kept]
         others.append(order[kept : kept + asked])
         whose += [int(client)] * asked
         spare.append(order[kept + asked :])
-    outside = sum(len(part) for part in others) + sum(len(part) for part in spare) + scenario.test.n
-    if outside < 30 or not whose:
-        raise ConfigError(
-            f"an audit needs at least 30 samples outside of training, and there are {outside}:"
-            " raise held_out."
-        )
     inside = torch.cat(list(members.values()))
     owner = torch.cat(
         [torch.full((len(index),), int(client)) for client, index in members.items()]

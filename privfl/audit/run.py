@@ -13,6 +13,7 @@ from privfl.audit.effort import Attacks, Effort, attacks_of
 from privfl.audit.findings import AuditReport
 from privfl.audit.layer import AskedOfLayers
 from privfl.audit.lying import FRAMES
+from privfl.audit.rehearsal import require_enough
 from privfl.core import ConfigError, Dataset, require
 from privfl.federation import Federation
 
@@ -70,8 +71,9 @@ def audit(
         progress: told what is attacked; from other processes, which layers are done.
 
     Raises:
-        ConfigError: no layers, shares out of range, clients too small to hold samples back, or a
-            layer that does not travel.
+        ConfigError: no layers, shares out of range, too few samples outside of training
+            (`require_enough`, of every layer before one is played), or a layer that does not
+            travel.
         ProcessDied: the process of a layer was killed.
     """
     named: Mapping[str, Federation] = (
@@ -83,8 +85,10 @@ def audit(
     require.at_least(1, probe_samples=probe_samples)
     if budget is not None:
         require.positive(budget=budget)
-    began = time.perf_counter()
     require.at_least(1, jobs=jobs)
+    for federation in named.values():
+        require_enough(federation.scenario, held_out)
+    began = time.perf_counter()
     chosen = attacks_of(effort) if attacks is None else attacks
     absent = _absent(next(iter(named.values())).scenario.workload.data)
     own = chosen.probe if probe is None else probe

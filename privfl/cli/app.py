@@ -10,13 +10,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
 from privfl.cli.remembered import remembered
-from privfl.cli.screen import complain
+from privfl.cli.screen import complain, say
 from privfl.version import __version__
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
@@ -130,11 +131,24 @@ def words_to_complete() -> list[str]:
     return said.split()[1:]
 
 
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning as a command says things: whose file and line it is helps nobody who typed one."""
+    say(f"privfl: {message}")
+
+
 def main() -> None:
     """The entry point of the ``privfl`` command."""
     words = sys.argv[1:] or words_to_complete()
     try:
-        with remembered(sys.argv[1:]) as known:
+        with warnings.catch_warnings(), remembered(sys.argv[1:]) as known:
+            warnings.showwarning = _warn
             if not known:
                 made(words)()
     except Exception as error:

@@ -13,7 +13,8 @@ import typer
 from privfl.cli.screen import bar, say, strict, table
 from privfl.cli.seconds import seconds_of
 from privfl.config import load
-from privfl.core import Adversary, ConfigError
+from privfl.core import Adversary, ConfigError, PrivflError
+from privfl.engine.files import make_folder, refuse_full, said
 from privfl.federation import Federation
 from privfl.report import config_in, write_report
 
@@ -115,7 +116,8 @@ def audit(
 
     The run is trained again with some of every client's data held out, because membership needs
     samples that are no members. Exit codes: 0, all gates are green, or there are none; 1, a gate is
-    red; 3, none is red and one is inconclusive; 2, a config or an argument that cannot be.
+    red; 3, none is red and one is inconclusive; 2, a config, an argument or data that cannot be
+    audited, or an audit that broke off.
 
     With --dp, canaries go through the run's own code instead: every
     claim is searched for neighbours that lie too far apart, every value of its noise is looked at,
@@ -125,14 +127,16 @@ def audit(
     With --protocol N the parties of the config's secure aggregation are replaced by lying ones, one
     attack at a time; exit code 1 where one opens what an honest round does not.
     """
-    if protocol:
-        _protocol(source, settings or (), protocol, as_json)
-        return
-    if dp:
-        _claims(source, settings or (), out, (canaries, pairs, values), as_json)
-        return
     tries = effort, budget, jobs or os.cpu_count() or 1
-    _attacked(source, settings or (), out, tries, (fail_over or (), compare), as_json)
+    try:
+        if protocol:
+            _protocol(source, settings or (), protocol, as_json)
+        elif dp:
+            _claims(source, settings or (), out, (canaries, pairs, values), as_json)
+        else:
+            _attacked(source, settings or (), out, tries, (fail_over or (), compare), as_json)
+    except PrivflError as error:  # 1 is a red gate or an alarm, and no data that cannot be read
+        raise ConfigError(str(error)) from error
 
 
 def _attacked(
@@ -153,6 +157,8 @@ def _attacked(
     from privfl.cli.audit_card import print_card
 
     path = config_in(source) if source.is_dir() else source
+    folder = out or source.parent / f"audit-{source.stem}"
+    refuse_full(folder)
     given = [f"audit.effort={tries[0]}"] if tries[0] is not None else []
     given += [f"audit.budget={seconds_of('--budget', tries[1])}"] if tries[1] is not None else []
     config = load(path, [*overrides, *given])
@@ -168,10 +174,8 @@ def _attacked(
         name: Federation.from_config({**base, **changes, **keep})
         for name, changes in layers.items()
     }
-    folder = out or source.parent / f"audit-{source.stem}"
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"'{folder}' is not empty: give --out a new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
+    with said(folder):
+        make_folder(folder)
     with bar("audit", MOST_SHOWN) as shown:
         report = attack(
             federations,
@@ -185,10 +189,10 @@ def _attacked(
             progress=shown.step,
         )
     held = record(report)
-    said = [over(held, limit) for limit in limits]
-    said += [] if old is None else against(held, old)
+    judged = [over(held, limit) for limit in limits]
+    judged += [] if old is None else against(held, old)
     if as_json:
-        held = {**held, "gates": [gate.row() for gate in said], "light": light_of(said)}
+        held = {**held, "gates": [gate.row() for gate in judged], "light": light_of(judged)}
         print(json.dumps(held, allow_nan=False))  # noqa: T201
     else:
         print_card(card(report))
@@ -201,14 +205,14 @@ def _attacked(
         if report.models:
             rows = [one.row() for one in report.models]
             table("What a server gets that sends models of its own", rows, False)
-        if said:
-            table("Gates", [gate.row() for gate in said], False)
+        if judged:
+            table("Gates", [gate.row() for gate in judged], False)
     write_record(report, folder)
     say(f"privfl: the page is {write_page(report, folder)}, its figures are in audit.json")
     if any(federation.claims_privacy for federation in federations.values()):
         say("privfl: it attacks the clients' data themselves, so no claim of the run covers it")
-    if EXIT[light_of(said)]:
-        raise typer.Exit(EXIT[light_of(said)])
+    if EXIT[light_of(judged)]:
+        raise typer.Exit(EXIT[light_of(judged)])
 
 
 def _protocol(source: Path, overrides: Sequence[str], n: int, as_json: bool) -> None:

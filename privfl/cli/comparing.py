@@ -17,7 +17,7 @@ from privfl.cli.rows import result_row
 from privfl.cli.screen import say, table
 from privfl.core import PICTURES, ConfigError
 from privfl.engine import RoundRecord
-from privfl.engine.files import make_folder, said, write_atomically
+from privfl.engine.files import make_folder, refuse_full, said, write_atomically
 from privfl.report import read_records
 from privfl.report.charted import Charted
 from privfl.report.tables import csv_of
@@ -44,6 +44,7 @@ def compare(
         raise ConfigError("compare needs two run folders or more.")
     if out is not None:
         PICTURES.require()
+        refuse_full(out)
     rows = [result_row(folder, as_json) for folder in folders]
     names = [str(folder) for folder in folders]
     differing = _differences(folders)
@@ -53,8 +54,6 @@ def compare(
         table("In what they differ", differing or [{"part": "nothing"}], as_json)
     if out is None:
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"'{out}' is not empty: give --out a new folder.")
     with said(out):
         make_folder(out)
     exact = [result_row(folder, as_json=True) for folder in folders]

@@ -10,8 +10,9 @@ import typer
 
 from privfl.cli.running import fresh
 from privfl.cli.screen import bar, say, table
-from privfl.core import PICTURES, ConfigError, RoundPlan
+from privfl.core import PICTURES, RoundPlan
 from privfl.crypto.he.libraries import seal
+from privfl.engine.files import refuse_full
 from privfl.federation import Federation
 from privfl.report import write_report
 
@@ -101,8 +102,7 @@ def demo(as_json: Json = False, picture: Picture = None, out: Out = None) -> Non
     if picture is not None:
         PICTURES.require()
     folder = out or fresh("demo")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"'{folder}' is not empty: give --out a new folder.")
+    refuse_full(folder)
     rows: list[dict[str, Any]] = []
     layers = {
         layer: changes

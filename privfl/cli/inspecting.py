@@ -95,6 +95,8 @@ def inspect(
     PICTURES.require()
     folder = out or run
     refuse_in_public(folder, "page and record")
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"'{folder}' is a file: give --out a folder.")
     try:
         federation = Federation.from_config(config_in(run))
         found = inspect_run(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +15,9 @@ from privfl.cli.screen import bar, say, table
 from privfl.core import ConfigError
 from privfl.dp import above
 from privfl.engine import PUBLIC
+from privfl.engine.files import refuse_full
 from privfl.federation import Federation, Tracker
+from privfl.federation.tracking import Ending, Fact
 from privfl.report import config_in, play_honest, read_records, write_report
 from privfl.trackers import MLflow, TensorBoard
 
@@ -71,14 +75,10 @@ def run(
     elif config is None:
         raise ConfigError("give a CONFIG.yaml, or --resume with a run folder.")
     else:
-        federation, folder = (
-            Federation.from_config(config, settings or ()),
-            out or fresh(config.stem),
-        )
-    told = _trackers(tensorboard, mlflow, private_trackers)
-    say(f"privfl: {_about(federation)}")
-    if federation.claims_privacy:
-        say(f"privfl: {NOT_COVERED}")
+        folder = out or fresh(config.stem)
+        refuse_full(folder, "run")
+        federation = Federation.from_config(config, settings or ())
+    told = [_Heading(federation), *_trackers(tensorboard, mlflow, private_trackers)]
     with bar(f"run {folder.name}", federation.scenario.rounds) as shown:
         result = federation.run(
             folder, resume=resume is not None, progress=shown.round, trackers=told
@@ -96,6 +96,25 @@ def run(
     if federation.claims_privacy:
         say(f"privfl: what may be published of it is in {folder / PUBLIC}, and nowhere else")
     end_diverged(folder)
+
+
+@dataclass(frozen=True)
+class _Heading:
+    """Says above a run what it is, once nothing refuses it any more."""
+
+    federation: Federation
+    private: bool = True
+
+    def begin(self, facts: Mapping[str, Fact], first: int) -> None:
+        say(f"privfl: {_about(self.federation)}")
+        if self.federation.claims_privacy:
+            say(f"privfl: {NOT_COVERED}")
+
+    def round(self, number: int, figures: Mapping[str, float]) -> None:
+        """Nothing: the bar shows it."""
+
+    def end(self, figures: Mapping[str, float], how: Ending) -> None:
+        """Nothing: the command says more."""
 
 
 def report(

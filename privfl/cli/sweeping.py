@@ -18,11 +18,11 @@ from privfl.cli.running import NOT_COVERED, Json, Settings, fresh
 from privfl.cli.screen import bar, say, table
 from privfl.config import load
 from privfl.core import ConfigError, Ledger, ProcessDied
-from privfl.core.pool import pool_of
+from privfl.core.pool import pool_of, put
 from privfl.dp import over_runs, sentence, spend
 from privfl.engine import RunFolder, read_ledger
-from privfl.engine.files import make_folder, said, write_atomically
-from privfl.engine.folder import CONFIG, FINGERPRINT, LOCK, README, SUMMARY
+from privfl.engine.files import LOCK, make_folder, refuse_full, said, write_atomically
+from privfl.engine.folder import CONFIG, FINGERPRINT, README, SUMMARY
 from privfl.federation import Federation
 from privfl.report import config_in, read_records, write_report
 from privfl.report.sweep_page import sweep_page
@@ -76,17 +76,17 @@ def sweep(
         raise ConfigError("give a CONFIG.yaml and --over, or --resume with a sweep's folder.")
     else:
         folder = out or fresh(f"sweep-{config.stem}")
+        refuse_full(folder, "sweep")
         plan = _plan(config, settings or (), over)
     federations = [Federation.from_config(one) for one in plan["configs"]]  # refuse before any run
     if resume is None:
-        _refuse_full(folder)
         with said(folder):
             make_folder(folder)
     held = RunFolder(folder)
     held.lock()
     try:
         if resume is None:
-            _refuse_full(folder)  # another one was faster
+            refuse_full(folder, "sweep")  # another one was faster
             write_atomically(folder / PLAN, json.dumps(plan, indent=1))
         _sweep(folder, plan, federations, jobs, as_json)
     finally:
@@ -153,17 +153,6 @@ def _plan(config: Path, settings: Sequence[str], over: Sequence[str]) -> dict[st
     return {"chosen": chosen, "configs": configs}
 
 
-def _refuse_full(folder: Path) -> None:
-    full = folder.exists() and (
-        not folder.is_dir() or any(inside.name != LOCK for inside in folder.iterdir())
-    )
-    if full:
-        raise ConfigError(
-            f"'{folder}' is not empty: give --out a new folder, or go on with the sweep in it by"
-            " --resume."
-        )
-
-
 def _read_plan(folder: Path) -> dict[str, Any]:
     try:
         plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
@@ -186,19 +175,17 @@ def _played(todo: Sequence[tuple[Path, Mapping[str, Any]]], jobs: int) -> Iterat
             play(*one)
             yield number
         return
-    with pool_of(jobs) as pool:
-        asked = {pool.submit(play, *one): number for number, one in enumerate(todo)}
-        try:
+    try:
+        with pool_of(jobs) as pool:
+            asked = {put(pool, play, *one): number for number, one in enumerate(todo)}
             for done in as_completed(asked):
                 done.result()
                 yield asked[done]
-        except BrokenProcessPool:
-            raise ProcessDied(
-                "a process of the sweep was killed, for want of memory perhaps: go on with it by"
-                f" privfl sweep --resume {todo[0][0].parent}, with fewer --jobs."
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+    except BrokenProcessPool:
+        raise ProcessDied(
+            "a process of the sweep was killed, for want of memory perhaps: go on with it by"
+            f" privfl sweep --resume {todo[0][0].parent}, with fewer --jobs."
+        ) from None
 
 
 def play(folder: Path, config: Mapping[str, Any]) -> None:

@@ -10,8 +10,7 @@ import typer
 
 from privfl.cli.running import Json, Settings, fresh
 from privfl.cli.screen import say, strict, table
-from privfl.core import ConfigError
-from privfl.engine.files import write_atomically
+from privfl.engine.files import refuse_full, write_atomically
 from privfl.report import vertical_page
 from privfl.vertical import report_of, vertical_config, vertical_task
 
@@ -34,8 +33,7 @@ def vertical(
     """
     asked = vertical_config(config, settings or ())
     folder = out or fresh(config.stem)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"'{folder}' is not empty: give --out a new folder.")
+    refuse_full(folder)
     task = vertical_task(asked)
     say(
         f"privfl: {task.trained:,} samples; "

@@ -4,25 +4,103 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
+import signal
 import threading
-from concurrent.futures import ProcessPoolExecutor
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from types import FrameType
+from typing import TypeVar
+
+R = TypeVar("R")
+_GRACE = 5.0
+"""Seconds in which a process that is told to end puts its own things away: files, workers."""
 
 
-def pool_of(jobs: int) -> ProcessPoolExecutor:
-    """So many fresh processes. One whose parent is gone ends at once: killed outright, the parent
-    cannot tell it to, and it would go on with work that nobody asks for any more, and then wait
-    without end.
+@contextmanager
+def pool_of(jobs: int, *, at_once: bool = False) -> Iterator[ProcessPoolExecutor]:
+    """So many fresh processes, which end with the block. One whose parent is gone ends too: killed
+    outright, the parent cannot tell it to, and it would go on with work that nobody asks for any
+    more, and then wait without end.
+
+    What leaves the block by Ctrl-C ends them in mid-work; with ``at_once`` an error does so as
+    well, and else they end what they have begun.
     """
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent)
+    heard, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=_end_when_told, initargs=(heard,)
+    )
+    try:
+        yield pool
+    except BaseException as error:
+        if at_once or not isinstance(error, Exception):
+            held.close()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        held.close()
+        heard.close()
 
 
-def _end_with_parent() -> None:
+def put(pool: ProcessPoolExecutor, work: Callable[..., R], *given: object) -> Future[R]:
+    """Have ``work(*given)`` done in a process of `pool_of`. Ctrl-C at a terminal reaches the parent
+    alone, which tells the others; an error that does not travel comes back as one that does.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a process inherits it
+    try:
+        return pool.submit(_done, work, given)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent() -> None:
+    """Have this process end as soon as its parent is gone."""
+    _watch(lambda: os._exit(1))
+
+
+def _end_when_told(heard: Connection) -> None:
+    """End this process where its parent is gone or closes what is heard: first by a signal, so
+    that what runs here puts its files and workers away.
+    """
+    signal.signal(signal.SIGTERM, _leave)
+    main = threading.get_ident()
+
+    def end() -> None:
+        signal.pthread_kill(main, signal.SIGTERM)
+        time.sleep(_GRACE)
+        os._exit(1)
+
+    _watch(end, heard)
+
+
+def _watch(end: Callable[[], object], *told: Connection) -> None:
     parent = multiprocessing.parent_process()
+    heard: list[Connection | int] = [*told]
+    heard += [] if parent is None else [parent.sentinel]
 
     def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
+        wait(heard)
+        end()
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(1)
+
+
+def _done(work: Callable[..., R], given: tuple[object, ...]) -> R:
+    try:
+        return work(*given)
+    except SystemExit:
+        os._exit(1)  # else the pool takes it for an answer, and begins what waits
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            raise RuntimeError(f"{type(error).__name__}: {error}") from None
+        raise

@@ -7,7 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from privfl.core import CannotWrite
+from privfl.core import CannotWrite, ConfigError
+
+LOCK = ".lock"
+"""The file in a folder by which one process keeps others from writing there."""
 
 
 @contextmanager
@@ -103,3 +106,20 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             draft.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def refuse_full(path: Path, resumed: str = "") -> None:
+    """Refuse a folder that is to be new and holds something; ``resumed`` is what could go on in it
+    by --resume, where anything could.
+
+    Raises:
+        ConfigError: it is no folder, or not empty.
+        CannotWrite: nobody may look into it.
+    """
+    with said(path):
+        full = path.exists() and (
+            not path.is_dir() or any(inside.name != LOCK for inside in path.iterdir())
+        )
+    if full:
+        or_else = f", or go on with the {resumed} in it by --resume" if resumed else ""
+        raise ConfigError(f"'{path}' is not empty: give --out a new folder{or_else}.")

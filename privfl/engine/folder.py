@@ -30,14 +30,22 @@ from privfl.engine.chain import (
     read_chain,
     whole_of,
 )
-from privfl.engine.files import append_synced, make_folder, said, sync_folder, write_atomically
+from privfl.engine.files import (
+    LOCK,
+    append_synced,
+    make_folder,
+    refuse_full,
+    said,
+    sync_folder,
+    write_atomically,
+)
 from privfl.engine.fingerprint import difference
 from privfl.engine.journal import Journal
 from privfl.engine.records import RoundRecord
 from privfl.engine.state import RunState
 
 JOURNAL, CONFIG, FINGERPRINT = "ledger.jsonl", "config.yaml", "fingerprint.json"
-LOG, CHECKPOINT, LOCK = "rounds.jsonl", "checkpoint", ".lock"
+LOG, CHECKPOINT = "rounds.jsonl", "checkpoint"
 PUBLIC, README = "public", "README.md"
 SUMMARY, SUMMARY_DRAFT = "summary.json", ".summary.json.draft"
 AT_THE_END = ("ledger.json", "model.safetensors", SUMMARY)
@@ -109,13 +117,13 @@ class RunFolder:
                 it cannot be kept from others.
             CannotWrite: it cannot be made or written to.
         """
-        _refuse_full(path)
+        refuse_full(path, "run")
         with said(path):
             make_folder(path)
         folder = cls(path)
         folder.lock()
         try:
-            _refuse_full(path)  # another one was faster
+            refuse_full(path, "run")  # another one was faster
             if private:
                 folder.keep_private()
             if config is not None:
@@ -348,17 +356,6 @@ def refuse_lost_config(path: Path) -> None:
         raise ConfigError(
             f"'{path}' has lost the {CONFIG} that its run began with: put the file back, or begin"
             " the run anew in another folder."
-        )
-
-
-def _refuse_full(path: Path) -> None:
-    full = path.exists() and (
-        not path.is_dir() or any(inside.name != LOCK for inside in path.iterdir())
-    )
-    if full:
-        raise ConfigError(
-            f"'{path}' is not empty: give --out a new folder, or go on with the run in it by"
-            " --resume."
         )
 
 

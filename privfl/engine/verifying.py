@@ -12,10 +12,10 @@ from pathlib import Path
 from privfl.core import ConfigError, DataCorrupt
 from privfl.engine import checkpoint
 from privfl.engine.chain import TRANSCRIPT, BrokenChain, Link, content_of, read_chain
+from privfl.engine.files import LOCK
 from privfl.engine.folder import (
     CHECKPOINT,
     JOURNAL,
-    LOCK,
     LOG,
     SUMMARY,
     SUMMARY_DRAFT,

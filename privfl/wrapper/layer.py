@@ -222,8 +222,8 @@ class PrivateAggregation(Generic[O]):
                 or torch tensors, all of one shape and type; none where a Poisson sample has nobody
                 in it.
             example: an update of that shape and type, for a first round of nobody.
-            weights: by client; None weighs all alike. Under noise they need ``max_weight`` and
-                ``denominator``, and a weight of 0 counts as nothing.
+            weights: by client, who is in ``updates`` or ``dropped``; None weighs all alike. Under
+                noise they need ``max_weight`` and ``denominator``, and one of 0 counts as nothing.
             dropped: clients that were drawn and sent nothing.
             model: what clients started from, a module or in the shape of updates: plans name its
                 digest, and rules inside a channel may read it.
@@ -286,7 +286,7 @@ class PrivateAggregation(Generic[O]):
         if weights is None:
             return None
         parts.mean()  # refuses
-        return weights_of(weights, given.rows, names, top=parts.max_weight, folded=parts.noised)
+        return weights_of(weights, given, names, top=parts.max_weight, folded=parts.noised)
 
     def _pipeline(self, given: Given[V], rule: Rule[Any], *, again: bool) -> Pipeline:
         """How this round's vector leaves, with the noise that was asked for; ``again``: a cohort

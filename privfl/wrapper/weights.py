@@ -12,6 +12,7 @@ from typing import Any
 from privfl.aggregators import Mean
 from privfl.core import BadUpdate, Channel, ClientId, ConfigError, RoundPlan, Rule, Vector
 from privfl.dp import PrivacyWarning
+from privfl.wrapper.given import Given
 from privfl.wrapper.names import Names
 
 _FINE = 16
@@ -81,18 +82,19 @@ class RoundWeights:
 
 def weights_of(
     given: Mapping[Any, float] | None,
-    updates: Mapping[ClientId, Any],
+    sent: Given[Any],
     names: Names,
     *,
     top: float | None,
     folded: bool,
 ) -> RoundWeights | None:
-    """The weights of these updates, None where none are given; ``top`` is the public bound on one.
+    """The weights of the updates that were sent, None where none are given; ``top`` is the public
+    bound on one. Clients that were drawn and sent nothing may have one, too.
 
     Raises:
-        BadUpdate: a client without a weight, or one that is no number above 0. Under noise a number
-            that weighs nothing (0, below it, NaN) makes the client's row zero: were it refused,
-            that no round is released would tell of this client.
+        BadUpdate: a weight of nobody in the cohort; a client without one, or with one that is no
+            number above 0. Under noise a number that weighs nothing (0, below it, NaN) makes the
+            client's row zero: were it refused, that no round is released would tell of this client.
     """
     if given is None:
         return None
@@ -101,9 +103,16 @@ def weights_of(
             "weights are numbers by client, as in {'ward 1': 120, 'ward 2': 30}, and these are a"
             f" {type(given).__name__}."
         )
+    drawn = {names.name(client) for client in sent.cohort}
+    for name in given:
+        if name not in drawn:
+            raise BadUpdate(
+                f"client {name!r} has a weight and sent no update: give weights under the names of"
+                " the updates, and name who was drawn and sent nothing in dropped."
+            )
     found = {names.number(name): weight for name, weight in given.items()}
     weights: dict[ClientId, float] = {}
-    for client in updates:
+    for client in sent.rows:
         if client not in found:
             raise BadUpdate(f"client {names.name(client)!r} has an update and no weight.")
         weight: Any = found[client]

@@ -314,3 +314,36 @@ def test_an_audit_refuses_before_it_trains(privfl, config, tmp_path, words, said
     assert done.returncode == 2
     assert said in done.stderr
     assert not (tmp_path / "a").exists()
+
+
+def test_a_folder_that_holds_something_is_refused_before_anything_else_is_said(
+    privfl, config, tmp_path
+):
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "mine.txt").write_text("mine")
+    own = config(DIGITS)
+    for words in (
+        ("run", own, "--out", full),
+        ("sweep", own, "--over", "seed=0,1", "--out", full),
+        ("audit", own, "--out", full),
+        ("audit", own, "--out", full / "mine.txt"),
+        ("demo", "--out", full),
+    ):
+        done = privfl(*words)
+        assert (done.returncode, done.stdout) == (2, ""), words
+        assert done.stderr.startswith(f"privfl: '{words[-1]}' is not empty: give --out a new")
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_run_that_cannot_go_on_is_refused_before_its_heading(privfl, config, tmp_path):
+    run = tmp_path / "run"
+    first = privfl("run", config(DIGITS), "--out", run, "--set", "rounds=1")
+    assert first.stderr.startswith("privfl: softmax")
+    assert privfl("compare", run, run, "--out", run).stdout == ""
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("\nseed: 0", "\nseed: 7"))
+    done = privfl("run", "--resume", run)
+    assert done.returncode == 2
+    assert done.stderr.startswith("privfl: the run in")
+    assert done.stderr.count("\n") == 1

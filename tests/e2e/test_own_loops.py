@@ -258,6 +258,18 @@ def test_weights_that_would_be_left_out_of_account_are_refused():
             )
 
 
+def test_a_weight_of_nobody_in_the_round_is_refused_and_one_of_who_dropped_out_is_not():
+    """A misspelt name would else leave a client's weight out of account, or count a stranger."""
+    layer = PrivateAggregation()
+    weights = {"a": 1, "b": 3, "Charite": 9}
+    with pytest.raises(BadUpdate, match="client 'Charite' has a weight and sent no update"):
+        layer.aggregate(ones("ab"), weights=weights, dropped=["Charité"])
+    assert set(layer.clients) == {"a", "b", "Charité"}
+    mean, receipt = layer.aggregate(ones("ab"), weights=weights, dropped=["Charite"])
+    assert mean.tolist() == pytest.approx([0.0075] * 6)
+    assert receipt.dropped == ("Charite",)
+
+
 @pytest.mark.parametrize("channel", CHANNELS[:5], ids=lambda channel: type(channel).__name__)
 def test_those_who_drop_out_are_named_and_the_mean_is_of_the_others(channel):
     layer = PrivateAggregation(bound=Clip(1.0), channel=channel)

@@ -127,12 +127,12 @@ def test_a_run_that_lost_its_config_is_not_gone_on_with(config, tmp_path):
 
 ENDLESS = """
 import os, time
-from privfl.core.pool import pool_of
+from privfl.core.pool import pool_of, put
 
 if __name__ == "__main__":
     with pool_of(1) as pool:
-        print(pool.submit(os.getpid).result(), flush=True)
-        pool.submit(time.sleep, 600).result()
+        print(put(pool, os.getpid).result(), flush=True)
+        put(pool, time.sleep, 600).result()
 """
 
 

@@ -20,6 +20,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
 
+from privfl.core.pool import end_with_parent
 from privfl.crypto.he.wire import Refused
 
 A = TypeVar("A")
@@ -48,7 +49,10 @@ class Killer(Refused):
 
 
 def _limit(limits: Limits) -> None:
-    """Keep this worker to its memory: on top of what it shares with the process that forked it."""
+    """Keep this worker to its memory, on top of what it shares with the process that forked it, and
+    to its life.
+    """
+    end_with_parent()
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     most = pages * resource.getpagesize() + limits.memory
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
