@@ -320,13 +320,9 @@ class _Watch(TorchFunctionMode):
 
 def _ours(x: Tensor) -> bool:
     """Whether what is made of x is differentiated, and by autograd alone, in x's own precision."""
-    plain = not torch._C._are_functorch_transforms_active()
-    return (
-        plain
-        and x.requires_grad
-        and torch.is_grad_enabled()
-        and not torch.is_autocast_enabled(x.device.type)
-    )
+    if torch._C._are_functorch_transforms_active() or not torch.is_grad_enabled():
+        return False
+    return x.requires_grad and not torch.is_autocast_enabled(x.device.type)
 
 
 def moments(
