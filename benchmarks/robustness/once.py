@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, fields
@@ -32,6 +33,10 @@ Key = tuple[Hashable, ...]
 Left = tuple[Update, ClientState, tuple[NoisySteps, ...]]
 
 
+class Held:
+    """Marks in a key what stands for an object, so that no number is taken for one."""
+
+
 @dataclass(frozen=True, eq=False)
 class Memory:
     """What was trained or measured before, by all that it hangs on."""
@@ -47,7 +52,7 @@ class Memory:
             hash(thing)
         except TypeError:
             self.held[id(thing)] = thing
-            return id(thing)
+            return Held, id(thing)
         named: Hashable = thing
         return named
 
@@ -60,15 +65,16 @@ class Memory:
 
 @dataclass(frozen=True)
 class OnceSGD(LocalSGD):
-    """Local SGD that gives a client who starts from the same bits, with the same samples and the
-    same chance, what it left before.
+    """Local SGD that gives a client who starts from the same bits of the same module, with the same
+    samples, settings and chance, what it left before.
     """
 
     memory: Memory = field(default_factory=Memory)
 
     def on(self, model: FlatModel, loss: Loss) -> Any:
         """The client half, at work on this model."""
-        return AtWork(super().on(model, loss), (self.recipe, self.weighting), self.memory)
+        how = [getattr(self, one.name) for one in fields(self) if one.name != "memory"]
+        return at_work(super().on(model, loss), (LocalSGD, *how), model, loss, self.memory)
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,15 @@ class Once:
 
     def on(self, model: FlatModel, loss: Loss) -> LocalTraining:
         """The attacker at work on this model."""
-        return AtWork(self.trains.on(model, loss), self.what, self.memory)
+        return at_work(self.trains.on(model, loss), self.what, model, loss, self.memory)
+
+
+def at_work(
+    training: LocalTraining, how: Key, model: FlatModel, loss: Loss, memory: Memory
+) -> AtWork:
+    """A training by these settings of this very module on this loss."""
+    what = tuple(memory.name(one) for one in (*how, model.module, loss))
+    return AtWork(training, what, model.module, memory)
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,7 @@ class AtWork:
 
     training: LocalTraining
     what: Key
+    module: nn.Module
     memory: Memory
 
     def __call__(
@@ -100,18 +115,25 @@ class AtWork:
         state: ClientState,
         rng: torch.Generator,
     ) -> Left:
-        """Train once."""
+        """Train once. Whoever gets an update may overwrite it: it is its own.
+
+        Raises:
+            ValueError: a training that hangs on more than a key says.
+        """
+        if state.vectors or broadcast.aux or any(True for _ in self.module.buffers()):
+            raise ValueError("what a client or a model keeps from round to round is in no key.")
         key = (
             *self.what,
             client,
             broadcast.version,
             rng.initial_seed(),
+            digest(rng.get_state()),
             *map(digest, (broadcast.parameters, dataset.x, dataset.y)),
         )
         left: Left = self.memory.once(
             key, lambda: self.training(client, broadcast, dataset, state, rng)
         )
-        return left
+        return copy.deepcopy(left)
 
 
 @dataclass(frozen=True)
@@ -156,8 +178,9 @@ def _remembered(trains: Trains, memory: Memory) -> Trains:
 
 
 def digest(values: Vector | Tensor) -> bytes:
-    """A hash of all values' bits."""
-    return hashlib.sha256(values.detach().contiguous().numpy().tobytes()).digest()
+    """A hash of all values' bits, and of how they are to be read."""
+    bits = values.detach().contiguous().numpy().tobytes()
+    return hashlib.sha256(f"{values.dtype} {tuple(values.shape)} ".encode() + bits).digest()
 
 
 def weights_of(model: nn.Module) -> bytes:

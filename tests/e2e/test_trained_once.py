@@ -16,7 +16,16 @@ from benchmarks.robustness.once import (
     OnceSGD,
 )
 from privfl import Federation, attacks
-from privfl.core import Dataset, LocalPlan
+from privfl.core import (
+    Broadcast,
+    ClientState,
+    Dataset,
+    FlatModel,
+    LocalPlan,
+    Objective,
+    cross_entropy,
+)
+from privfl.dp import DPGradient
 from privfl.engine import Attacker
 from privfl.training import LocalSGD
 
@@ -31,7 +40,12 @@ TAIL = attacks.EdgeCase(
 HOW = attacks.AttackTraining(lr=0.1, epochs=2, batch_size=4, poisoned=2)
 
 
-def sent(training, attack=None, seed=0, shift=0.0):
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+
+
+def sent(module, training, attack=None, seed=0, shift=0.0):
     """The rows [3, d] that reach the server in two rounds of three clients, of which the first
     attacks if anybody does.
     """
@@ -44,9 +58,9 @@ def sent(training, attack=None, seed=0, shift=0.0):
         )
         for k in range(3)
     ]
-    torch.manual_seed(0)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
     run = Federation(
-        nn.Sequential(nn.Flatten(), nn.Linear(16, 3)),
+        module,
         clients,
         clients[0],
         rounds=2,
@@ -55,6 +69,7 @@ def sent(training, attack=None, seed=0, shift=0.0):
         seed=seed,
         executor="sequential",
     ).run()
+    module.load_state_dict(before)
     return torch.stack([run.view("server", number).rows.values for number in range(2)])
 
 
@@ -71,18 +86,20 @@ def sent(training, attack=None, seed=0, shift=0.0):
     ],
 )
 def test_what_is_remembered_is_what_is_trained_to_the_bit(plain, once):
-    expected = sent(LocalSGD(0.1, PLAN), plain)
+    module = model()
+    expected = sent(module, LocalSGD(0.1, PLAN), plain)
     training = OnceSGD(0.1, PLAN, memory=once.memory)
-    assert torch.equal(sent(training, once), expected)
+    assert torch.equal(sent(module, training, once), expected)
     trained = len(once.memory.kept)
     assert trained == 6  # three clients in two rounds
-    assert torch.equal(sent(training, once), expected)
+    assert torch.equal(sent(module, training, once), expected)
     assert len(once.memory.kept) == trained
 
 
 def test_nothing_is_taken_for_something_else():
     memory = Memory()
     training, whole = OnceSGD(0.1, PLAN, memory=memory), OnceReplacing(TAIL, HOW, memory=memory)
+    module = model()
     others = [
         (training, whole, 0, 0.0),
         (training, replace(whole, gamma=2.0), 0, 0.0),
@@ -109,9 +126,69 @@ def test_nothing_is_taken_for_something_else():
         parts = {} if attack is None else dict(vars(attack))
         parts.pop("memory", None)
         plain = None if attack is None else kinds[type(attack)](**parts)
-        assert torch.equal(sent(method, attack, seed, shift), sent(fresh, plain, seed, shift)), (
+        remembered = sent(module, method, attack, seed, shift)
+        assert torch.equal(remembered, sent(module, fresh, plain, seed, shift)), (
             method,
             attack,
             seed,
             shift,
         )
+
+
+def squared(module, x, y):
+    return module(x).square().mean()
+
+
+class Pushed(Objective):
+    """An objective of no settings."""
+
+    def objective(self, loss, start):
+        return squared
+
+
+CHANGES = {
+    "gradient": {"gradient": DPGradient(0.1, 0.0, 4)},
+    "objective": {"objective": Pushed()},
+    "weight_decay": {"weight_decay": 0.5},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_no_setting_of_a_training_is_forgotten(change):
+    memory, module = Memory(), model()
+    sent(module, OnceSGD(0.1, PLAN, memory=memory))
+    told = sent(module, OnceSGD(0.1, PLAN, memory=memory, **CHANGES[change]))
+    assert not torch.equal(told, sent(module, LocalSGD(0.1, PLAN)))
+    assert len(memory.kept) == 12
+
+
+def work(module, loss=cross_entropy, memory=None):
+    flat = FlatModel(module)
+    at = OnceSGD(0.1, PLAN, memory=memory or Memory()).on(flat, loss)
+    rng = torch.Generator().manual_seed(0)
+    data = Dataset(torch.rand(8, 1, 4, 4, generator=rng), torch.arange(8) % 3, 3)
+    start = torch.zeros_like(flat.flat)
+    return lambda: at(0, Broadcast(0, start), data, ClientState(), rng.manual_seed(0))[0].delta
+
+
+def test_another_model_of_as_many_weights_and_another_loss_are_trained_anew():
+    memory, module = Memory(), model()
+    other = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.Tanh())
+    first = work(module, memory=memory)()
+    for training in ((other,), (module, squared)):
+        assert torch.equal(work(*training, memory=memory)(), work(*training)())
+        assert not torch.equal(work(*training)(), first)
+
+
+def test_an_update_that_somebody_overwrites_is_not_handed_out_so():
+    train = work(model())
+    first = train()
+    kept = first.clone()
+    first.zero_()
+    assert torch.equal(train(), kept)
+
+
+def test_what_keeps_something_from_round_to_round_is_refused():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.BatchNorm1d(3))
+    with pytest.raises(ValueError, match="in no key"):
+        work(module)()

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from privfl.core import (
     BadUpdate,
@@ -537,3 +538,30 @@ def test_a_plan_with_another_batch_size_is_refused():
                 100, LocalPlan(batch_size=16), torch.Generator()
             )
         )
+
+
+class Checkpointed(nn.Module):
+    """Its middle runs again in the backward pass, where memory is short."""
+
+    def __init__(self):
+        super().__init__()
+        layers = nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)
+        self.body, self.out, self.kept = nn.Sequential(*layers), nn.Linear(8, 3), False
+
+    def forward(self, x):
+        if self.kept:
+            return self.out(self.body(x))
+        return self.out(checkpoint(self.body, x, use_reentrant=False))
+
+
+def test_a_checkpoint_keeps_of_a_layer_what_book_keeping_does():
+    torch.manual_seed(0)
+    module, x, y = Checkpointed(), torch.randn(8, 8), torch.arange(8) % 3
+    found = []
+    for engine, module.kept in ((bookkeeping, False), (vmapped, True)):
+        total = torch.zeros(sum(p.numel() for p in module.parameters()))
+        done = engine(module, cross_entropy, x, y, lambda norms: 0.5 / norms, total)
+        found.append((done.norms, total))
+    (norms, total), (true_norms, true_total) = found
+    assert torch.allclose(norms, true_norms, rtol=1e-5)
+    assert torch.allclose(total, true_total, atol=1e-5)

@@ -11,7 +11,10 @@ from torch.nn import functional
 
 from privfl.attacks.inversion.matching import _apart
 from privfl.attacks.inversion.natural import OwnPrior
+from privfl.attacks.inversion.simulate import Simulator
+from privfl.attacks.inversion.statistics import listening
 from privfl.attacks.inversion.twice import gradients, moments
+from privfl.attacks.knowledge import Forward
 
 
 class PlainNorm(nn.BatchNorm2d):
@@ -176,3 +179,83 @@ def test_the_slopes_of_the_cosine_and_of_own_samples_are_autograds():
         worth, slope = natural.weighed(z.detach(), x.detach(), direction, 0.3, (low, high))
         assert worth == pytest.approx(prior.item(), abs=1e-12)
         assert torch.allclose(slope, true, rtol=0, atol=1e-9)
+
+
+def _penalised(module, x):
+    value = module(x).square().sum()
+    (slope,) = torch.autograd.grad(value, x, create_graph=True)
+    return value + slope.square().sum()
+
+
+def _stepped(module, x):
+    value = module(x).square().sum()
+    kernels = [p for p in module.parameters() if p.ndim == 4]
+    slopes = torch.autograd.grad(value, kernels, create_graph=True, allow_unused=True)
+    return value + sum(slope.square().sum() for slope in slopes if slope is not None)
+
+
+def _hooked(module, x):
+    z = module[0](x)
+    z.register_hook(lambda error: error * error)
+    return module[2](z.tanh()).square().sum()
+
+
+def _against_itself(module, x):
+    with torch.no_grad():
+        before = module(x)
+    return (module(x) - before.roll(1)).square().sum()
+
+
+def _transformed(module, x):
+    slopes = torch.func.grad(lambda z: module(z).square().sum())(x)
+    return module(x).exp().sum() + slopes.square().sum()
+
+
+def _halved(module, x):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z = module(x)
+    return z.float().square().sum()
+
+
+LOSSES = [_penalised, _stepped, _hooked, _against_itself, _transformed, _halved]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_whatever_a_loss_does_with_its_graph_the_update_is_autograds(loss):
+    torch.manual_seed(3)
+    layers = nn.Conv2d(2, 3, 3), nn.Tanh(), nn.Conv2d(3, 2, 2)
+    module, x = nn.Sequential(*layers), torch.randn(2, 2, 5, 5).requires_grad_()
+    forward = Forward(module, lambda module, x, y: loss(module, x), (2, 5, 5), 2, lr=1.0)
+    before = torch.nn.utils.parameters_to_vector(module.parameters()).detach()
+    told = Simulator(forward, before).gradient(x, torch.zeros(2, dtype=torch.int64))
+    leaves = list(module.parameters())
+    true = torch.autograd.grad(loss(module, x), leaves, create_graph=True)
+    flat = torch.cat([part.flatten() for part in true])
+    near = 0.02 if loss is _halved else 1e-4
+    slopes = [torch.autograd.grad(one.square().sum(), x)[0] for one in (told, flat)]
+    assert (told - flat).abs().max() < near * flat.abs().max()
+    assert (slopes[0] - slopes[1]).abs().max() < near * slopes[1].abs().max()
+
+
+def test_a_batch_that_goes_by_twice_for_autograds_sake_is_heard_once():
+    torch.manual_seed(3)
+    norm = nn.BatchNorm2d(3)
+    module, x = nn.Sequential(nn.Conv2d(2, 3, 3), norm), torch.randn(2, 2, 5, 5).requires_grad_()
+    forward = Forward(module, lambda module, x, y: _penalised(module, x), (2, 5, 5), 2, lr=1.0)
+    before = torch.nn.utils.parameters_to_vector(module.parameters()).detach()
+    simulator = Simulator(forward, before)
+    with listening(simulator.norms) as heard:
+        simulator.gradient(x, torch.zeros(2, dtype=torch.int64))
+    assert len(heard.batches()) == 1
+
+
+@pytest.mark.parametrize("length", [0.0, 1e-20, 1e-12])
+def test_gradients_however_short_have_a_slope(length):
+    guess = torch.tensor([length, length, 0.0]).requires_grad_()
+    goal = torch.tensor([1e-12, -2e-12, 1e-12])
+    (slope,) = torch.autograd.grad(_apart(guess, goal), guess)
+    assert bool(slope.isfinite().all())
+    if length == 1e-12:
+        apart = 1 - functional.cosine_similarity(guess.double() * 1e12, goal.double() * 1e12, dim=0)
+        (direction,) = torch.autograd.grad(apart, guess)
+        assert functional.cosine_similarity(slope, direction, dim=0) > 0.99

@@ -110,7 +110,8 @@ class _Apart(torch.autograd.Function):
         guess, goal = ctx.saved_tensors
         own = guess.norm()
         product = own * goal.norm() + 1e-30
-        along = torch.dot(guess, goal) * goal.norm() / (product.square() * own.clamp(min=1e-30))
+        # no square of the product, which is 0 where gradients are short
+        along = torch.dot(guess, goal) / product / own.clamp(min=1e-30) * (goal.norm() / product)
         return torch.addcmul(guess * (slope * along), goal, slope / product, value=-1), None
 
 

@@ -64,6 +64,7 @@ class Simulator:
         if statistics is not None:
             hold(self.module, statistics)
         self.loss_of = _LossOf(self.module, forward.loss)
+        self.closed_form = True
 
     def write(self, parameters: Vector) -> None:
         """Replace the parameters [d]."""
@@ -76,9 +77,14 @@ class Simulator:
 
     def gradients(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         """The batch's gradient by parameter, with a graph to ``x``."""
-        parts = gradients(lambda: self.loss_of(x, y), self.leaves) if x.requires_grad else None
-        if parts is not None:
-            return parts
+        if x.requires_grad and self.closed_form:
+            before = [(ear, len(ear)) for norm in self.norms for ear in norm.ears]
+            parts = gradients(lambda: self.loss_of(x, y), self.leaves)
+            if parts is not None:
+                return parts
+            self.closed_form = False
+            for ear, length in before:  # the same batch comes by again
+                del ear[length:]
         return torch.autograd.grad(self.loss_of(x, y), self.leaves, create_graph=True)
 
     def gradient(self, x: Tensor, y: Tensor) -> Float[Tensor, " d"]:

@@ -20,13 +20,15 @@ from privfl.core import Vector, running_layers
 @dataclass(frozen=True, slots=True)
 class Norm:
     """A layer with running statistics: how many channels it has, and the rate q of its running
-    means (None: the mean over all batches since ``count``).
+    means (None: the mean over all batches since ``count``). ``ears`` are what its listeners have
+    heard so far.
     """
 
     layer: nn.Module
     channels: int
     momentum: float | None
     count: int
+    ears: list[list[Tensor]] = field(default_factory=list, compare=False)
 
     def rate(self, batch: int) -> float:
         """By how much of the way the running statistics go to those of batch number ``batch``."""
@@ -110,12 +112,16 @@ def listening(norms: Sequence[Norm]) -> Iterator[Heard]:
 
         return note
 
+    for norm, ear in zip(norms, heard.by_layer, strict=True):
+        norm.ears.append(ear)
     hooks = [norm.layer.register_forward_pre_hook(hear(at)) for at, norm in enumerate(norms)]
     try:
         yield heard
     finally:
         for hook in hooks:
             hook.remove()
+        for norm in norms:
+            norm.ears.pop()
 
 
 def of_batch(layer: nn.Module, z: Float[Tensor, "n c *rest"]) -> Float[Tensor, " s"]:

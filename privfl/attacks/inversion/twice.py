@@ -228,6 +228,12 @@ class _Ahead(NamedTuple):
         return same and self.weight is weight and self.bias is bias
 
 
+_REACHES_INTO_IT = {torch.autograd.grad, Tensor.backward, Tensor.register_hook}
+"""What a loss may do with its own graph, which is not the one that it would have by itself: kernels
+are constants in it, and errors are read where a hook has not come by.
+"""
+
+
 class _Watch(TorchFunctionMode):
     """Lets convolutions and batch normalisation be differentiated as above. Kernels that are among
     the leaves are constants of the graph, and what becomes of them is kept: so nobody computes how
@@ -239,6 +245,7 @@ class _Watch(TorchFunctionMode):
         self.at = {id(leaf): k for k, leaf in enumerate(leaves)}
         self.uses: list[_Use] = []
         self.ahead: _Ahead | None = None
+        self.reached_into = False
 
     def __torch_function__(
         self,
@@ -249,6 +256,7 @@ class _Watch(TorchFunctionMode):
     ) -> Any:
         given = dict(kwargs or {})
         own = None
+        self.reached_into = self.reached_into or func in _REACHES_INTO_IT
         if func in (torch.conv2d, functional.conv2d):
             own = self._conv(*args, **given)
         elif func is functional.batch_norm:
@@ -270,7 +278,7 @@ class _Watch(TorchFunctionMode):
         known = bias is None or id(bias) in self.at
         if id(weight) not in self.at or not known or isinstance(padding, str):
             return None
-        if not input.requires_grad or input.ndim != 4:
+        if not _ours(input) or input.ndim != 4:
             return None
         at = _Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
         x, kernel = _last(input), _last(weight.detach())
@@ -282,7 +290,7 @@ class _Watch(TorchFunctionMode):
 
     def _moments(self, z: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
         """The statistics of what is about to be normalised, by normalising it."""
-        if not z.requires_grad or z.numel() <= z.shape[1]:
+        if not _ours(z) or z.numel() <= z.shape[1]:
             return None
         y, told = _norm(z, *_affine(z, weight, bias), eps, True)
         self.ahead = _Ahead(z, z._version, weight, bias, eps, y)
@@ -299,7 +307,7 @@ class _Watch(TorchFunctionMode):
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> Tensor | None:
-        if not training or running_mean is not None or not input.requires_grad:
+        if not training or running_mean is not None or not _ours(input):
             return None
         if input.numel() <= input.shape[1]:
             return None  # one value per channel, which torch refuses
@@ -308,6 +316,13 @@ class _Watch(TorchFunctionMode):
             return ahead.y
         y: Tensor = _norm(input, *_affine(input, weight, bias), eps, False)[0]
         return y
+
+
+def _ours(x: Tensor) -> bool:
+    """Whether what is made of x is differentiated, and by autograd alone, in x's own precision."""
+    if torch._C._are_functorch_transforms_active() or not torch.is_grad_enabled():
+        return False
+    return x.requires_grad and not torch.is_autocast_enabled(x.device.type)
 
 
 def moments(
@@ -327,7 +342,8 @@ def moments(
 def gradients(loss: Callable[[], Tensor], leaves: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
     """A loss's gradient by leaf (zero where it does not depend on one), with a graph to whatever
     the loss was made of besides the leaves: by the leaves themselves it is not to be differentiated
-    again. None where an input was overwritten after it was used.
+    again. None where an input was overwritten after it was used, and where the loss itself takes
+    gradients or hooks a tensor: its graph would not be the one that it means.
 
     >>> w = torch.ones(1, 1, 2, 2, requires_grad=True)
     >>> x = torch.ones(1, 1, 2, 2, requires_grad=True)
@@ -336,7 +352,14 @@ def gradients(loss: Callable[[], Tensor], leaves: Sequence[Tensor]) -> tuple[Ten
     64.0
     """
     with _Watch(leaves) as watch:
-        value = loss()
+        try:
+            value = loss()
+        except Exception:
+            if watch.reached_into:
+                return None
+            raise
+    if watch.reached_into:
+        return None
     uses = watch.uses
     edges = [use.error for use in uses]
     found = torch.autograd.grad(value, [*edges, *leaves], create_graph=True, allow_unused=True)

@@ -84,7 +84,8 @@ class _Book:
                 f"layer '{name}' got {x.shape[0]} rows for a batch of {self.batch} samples: use"
                 " engine 'vmap'."
             )
-        self.uses.update(p for p in layer._parameters.values() if p is not None)
+        if not self.scored:  # else a checkpoint runs it again, for what it had not kept
+            self.uses.update(p for p in layer._parameters.values() if p is not None)
         out: Tensor = _Recorded.apply(self.anchor, x, kernel, layer, self)  # type: ignore[no-untyped-call]
         return out
 
@@ -224,8 +225,9 @@ def bookkeeping(
     try:
         with _recording(layers, book):
             mean = loss(module, x, y)
-        book.scored = True
-        _backward(mean * book.batch, book, named)
+            book.scored = True
+            # inside: a checkpoint is to keep of these layers what it kept at first
+            _backward(mean * book.batch, book, named)
         with torch.no_grad():
             norms = book.norms(total)
             weights = factors(norms)
