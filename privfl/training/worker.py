@@ -143,4 +143,7 @@ def work(connection: Connection, job: bytes) -> None:
             now = message
         elif isinstance(message, WorkerOrder) and now is not None:
             result = sequential.train_one(now.broadcast, message.task, rows[message.row], now.seeds)
-            connection.send_bytes(packed(result))
+            try:
+                connection.send_bytes(packed(result))
+            except OSError:  # the parent ended while this client trained
+                return
