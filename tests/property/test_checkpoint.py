@@ -1,6 +1,7 @@
 """What goes into a checkpoint comes out bit for bit, and secrets do not go in."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -80,3 +81,25 @@ def test_secrets_and_live_objects_are_refused(tmp_path):
     with pytest.raises(TypeError, match="cannot be checkpointed"):
         checkpoint.save(tmp_path, 1, print)
     assert checkpoint.load(tmp_path) is None
+
+
+def test_a_kill_while_a_step_is_removed_leaves_no_half_of_one(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, [torch.ones(2)])
+    checkpoint.save(tmp_path, 2, [torch.ones(2)])
+    whole = {path.name for path in (tmp_path / "step-00000001").iterdir()}
+
+    def killed(path, **_):
+        for file in sorted(path.iterdir())[:1]:
+            file.unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", lambda p, **k: killed(p) if p.exists() else None)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save(tmp_path, 3, [torch.ones(2)])
+    steps = sorted(tmp_path.glob("step-*"))
+    assert [step.name for step in steps] == ["step-00000002", "step-00000003"]
+    assert all({path.name for path in step.iterdir()} == whole for step in steps)
+    assert {path.name for path in tmp_path.iterdir()} > {step.name for step in steps}
+    checkpoint.save(tmp_path, 4, [torch.ones(2)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
