@@ -565,3 +565,12 @@ def test_a_checkpoint_keeps_of_a_layer_what_book_keeping_does():
     (norms, total), (true_norms, true_total) = found
     assert torch.allclose(norms, true_norms, rtol=1e-5)
     assert torch.allclose(total, true_total, atol=1e-5)
+
+
+def test_a_checkpoint_is_refused_by_opacus_whose_norms_are_too_small_there():
+    torch.manual_seed(0)
+    module, x, y = Checkpointed(), torch.randn(8, 8), torch.arange(8) % 3
+    total = torch.zeros(sum(p.numel() for p in module.parameters()))
+    with pytest.raises(UnsupportedModel, match="runs again in the backward pass"):
+        opacus(module, cross_entropy, x, y, lambda norms: 0.5 / norms, total)
+    assert not any(layer._forward_pre_hooks for layer in module.modules())

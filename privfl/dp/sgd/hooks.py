@@ -5,6 +5,7 @@ supports.
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -25,7 +26,8 @@ def opacus(
     ``total`` by Opacus's ``GradSampleModule`` (Yousefpour et al. 2021).
 
     Raises:
-        UnsupportedModel: Opacus does not support a layer.
+        UnsupportedModel: Opacus does not support a layer, or a checkpoint runs one again in the
+            backward pass, whose norms Opacus then gets wrong.
     """
     from opacus.grad_sample import GradSampleModule
 
@@ -37,12 +39,27 @@ def opacus(
         raise UnsupportedModel(
             f"engine 'opacus' cannot train this model ({refused}): use engine 'vmap'."
         ) from refused
+    scored = False
+
+    def refuse_again(layer: nn.Module, given: Any) -> None:
+        if scored:
+            raise UnsupportedModel(
+                f"a {type(layer).__name__} runs again in the backward pass (a checkpoint), which"
+                " engine 'opacus' takes for another use of it: use engine 'bookkeeping'."
+            )
+
+    watched = [
+        layer.register_forward_pre_hook(refuse_again)
+        for layer in module.modules()
+        if next(layer.parameters(recurse=False), None) is not None
+    ]
     try:
         for parameter in named.values():
             parameter.grad = None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of module hooks on inputs that need no gradient
             mean = loss(wrapped, x, y)
+            scored = True
             mean.backward()  # type: ignore[no-untyped-call]
         rows = []
         for parameter in named.values():
@@ -53,6 +70,8 @@ def opacus(
                 else sampled.flatten(1)
             )
     finally:
+        for hook in watched:
+            hook.remove()
         wrapped.to_standard_module()
         for name, parameter in named.items():
             parameter.grad = kept[name]
