@@ -349,7 +349,7 @@ def test_no_client_moves_a_weighted_release_further_than_noise_covers_whatever_i
         noted = tape()
         for own in worlds:
             layer = weighed(mechanism=noted, channel=channel, relation=relation)
-            layer.aggregate({**own, **other}, weights={**weights, 0: heavy})
+            layer.aggregate({**own, **other}, weights={**weights, **dict.fromkeys(own, heavy)})
         (one, far), (another, _) = noted.seen
         moved = float((one - another).norm())
         assert moved <= far * (1 + 1e-6)
