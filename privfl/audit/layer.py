@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -83,7 +83,7 @@ class LayerFound:
     threats: Mapping[tuple[str, str], ThreatModel]
     samples: int
     lies: Sequence[LieFinding] = ()
-    models: Sequence[OwnModels] = field(default=())
+    models: Sequence[OwnModels] = ()
 
 
 def attack_layer(
@@ -154,7 +154,7 @@ def attack_layer(
         tell(progress, f"{layer}: liars")
         lies = tuple(told_lies(layer, scenario, run, asked.lies))
     work.model.write(start)
-    _doubt_seats(notes, layer, scenario)
+    _doubt_seats(notes, scenario)
     facts = {
         "accuracy": run.accuracy,
         "claimed epsilon": dict(run.history[-1].epsilon) or None,
@@ -213,7 +213,7 @@ def _mixable(scenario: Scenario, members: Mapping[ClientId, Tensor], samples: in
     return samples
 
 
-def _doubt_seats(notes: AuditNotes, layer: str, scenario: Scenario) -> None:
+def _doubt_seats(notes: AuditNotes, scenario: Scenario) -> None:
     """Say of what was not found under data seats that nobody looked behind them: the attacks of an
     audit train shadows without them, and take what clients trained on for what they hold.
     """
@@ -223,9 +223,7 @@ def _doubt_seats(notes: AuditNotes, layer: str, scenario: Scenario) -> None:
             f" {', '.join(seat.broken_by)} on the views of a run"
         )
         notes.findings[:] = [
-            replace(one, undone=why)
-            if one.layer == layer and one.verdict == "not found" and not one.undone
-            else one
+            replace(one, undone=why) if one.verdict == "not found" and not one.undone else one
             for one in notes.findings
         ]
 

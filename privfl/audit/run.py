@@ -66,8 +66,9 @@ def audit(
         lies: beside the lies that a channel declares, how many in single frames of each of two
             servers are told (`told_lies`); None tells no lies at all.
         jobs: how many layers at a time, from two on each in a process of its own, with its share of
-            torch's threads. The findings are the same. A script needs ``if __name__ ==
-            "__main__":`` around it then, and layers that travel to other processes (pickle).
+            torch's threads. The findings are the same but for last digits: other numbers of threads
+            add in another order. A script needs ``if __name__ == "__main__":`` around it then, and
+            layers that travel to other processes (pickle).
         progress: told what is attacked; from other processes, which layers are done.
 
     Raises:
@@ -93,19 +94,19 @@ def audit(
     absent = _absent(next(iter(named.values())).scenario.workload.data)
     own = chosen.probe if probe is None else probe
     asked = AskedOfLayers(
-        adversaries,
-        chosen.stream if stream is None else stream,
-        [one for one in own if "labels" not in absent or not isinstance(one, LabelCounts)],
-        chosen.properties if properties is None else properties,
-        (chosen.presence if stream is None else ()) if presence is None else presence,
-        (chosen.active and stream is None) if active is None else active,
-        chosen,
-        attacks is None and probe is None,
-        effort,
-        held_out,
-        probe_samples,
-        seed,
-        lies,
+        adversaries=adversaries,
+        stream=chosen.stream if stream is None else stream,
+        probe=[one for one in own if "labels" not in absent or not isinstance(one, LabelCounts)],
+        properties=chosen.properties if properties is None else properties,
+        presence=(chosen.presence if stream is None else ()) if presence is None else presence,
+        pushes=(chosen.active and stream is None) if active is None else active,
+        chosen=chosen,
+        usual_probe=attacks is None and probe is None,
+        effort=effort,
+        held_out=held_out,
+        probe_samples=probe_samples,
+        seed=seed,
+        lies=lies,
     )
     found = each(named, asked, None if budget is None else began + budget, jobs, progress)
     told = {
