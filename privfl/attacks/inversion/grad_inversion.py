@@ -5,6 +5,7 @@ several seeds that agree.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -26,6 +27,7 @@ from privfl.attacks.inversion.labels import labels
 from privfl.attacks.inversion.matching import TVS, Problem, first_guess, problem, total_variation
 from privfl.attacks.inversion.natural import OWN, OwnPrior
 from privfl.attacks.inversion.rehearsal import apart, best, fitting, victims
+from privfl.attacks.inversion.repeated import Repeated
 from privfl.attacks.inversion.statistics import Heard, Norm, distance, listening
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
@@ -152,22 +154,19 @@ class GradInversion(Targeted):
             zs = [z if first is None else 0.1 * z for z in zs]
         rate = self.lr * reach / (natural.reach if natural else 1.0)
         adam = torch.optim.Adam(zs, lr=rate, fused=True)
+        step = Repeated(
+            partial(self._step, posed, natural, reach, given), self.iterations * self.seeds
+        )
         found, least = zs[0].detach().clone(), float("inf")
         for i in range(self.iterations):
             if i in (3 * self.iterations // 8, 5 * self.iterations // 8, 7 * self.iterations // 8):
                 adam.param_groups[0]["lr"] /= 10
-            xs = [natural.samples(z) if natural else z for z in zs]
-            middle = torch.stack(xs).mean(dim=0) if len(xs) > 1 else None
-            for z, x in zip(zs, xs, strict=True):
-                free = x.detach().requires_grad_()
-                value = self._objective(posed, free, middle, reach, given)
-                (slope,) = torch.autograd.grad(value, free)
+            middle: tuple[Tensor, ...] = ()
+            if len(zs) > 1:
+                middle = (torch.stack([_samples(z, natural) for z in zs]).mean(dim=0),)
+            for z in zs:
+                value, z.grad, x = step(z.detach(), *middle)
                 now = value.item()
-                if natural is None:
-                    z.grad = slope.sign_()
-                else:
-                    prior, z.grad = natural.weighed(z, x, slope, self.own, (posed.low, posed.high))
-                    now += prior
                 if now < least:
                     found, least = x.clone(), now
             adam.step()
@@ -209,8 +208,29 @@ class GradInversion(Targeted):
             return None
         return OwnPrior.of(auxiliary(knowledge, type(self).__name__, 2).x)
 
+    def _step(
+        self,
+        posed: Problem,
+        natural: OwnPrior | None,
+        reach: float,
+        given: _Given,
+        z: Tensor,
+        *middle: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The objective at coordinates z, its slope in them (of features the sign alone), and the
+        samples that they stand for.
+        """
+        x = _samples(z, natural)
+        free = x.detach().requires_grad_()
+        value = self._objective(posed, free, reach, given, *middle)
+        (slope,) = torch.autograd.grad(value, free)
+        if natural is None:
+            return value.detach(), slope.sign_(), x
+        prior, slope = natural.weighed(z, x, slope, self.own, (posed.low, posed.high))
+        return value.detach() + prior, slope, x
+
     def _objective(
-        self, posed: Problem, x: Tensor, middle: Tensor | None, reach: float, given: _Given
+        self, posed: Problem, x: Tensor, reach: float, given: _Given, middle: Tensor | None = None
     ) -> Tensor:
         compared = given.how != "none" and self.statistics > 0
         with listening(posed.simulator.norms if compared else []) as heard:
@@ -222,6 +242,11 @@ class GradInversion(Targeted):
         if middle is not None:
             value = value + self.group * (x - middle).square().mean() / reach**2
         return value
+
+
+def _samples(z: Tensor, natural: OwnPrior | None) -> Tensor:
+    """The samples at coordinates z, which without a prior are the samples."""
+    return natural.samples(z) if natural else z
 
 
 def _near(first: Tensor | None, noise: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from privfl.attacks.inference import (
     recipe,
 )
 from privfl.attacks.inversion.ngrams import NGrams, ngrams
+from privfl.attacks.inversion.repeated import Repeated
 from privfl.attacks.inversion.simulate import Simulator
 from privfl.attacks.inversion.spans import vocabulary_of
 from privfl.attacks.knowledge import Forward, Knowledge
@@ -94,9 +95,17 @@ class LAMP(Targeted):
         drawn = [model.drawn(b, length, guess.allowed, rng) for _ in range(self.starts)]
         z = min((guess.embedding[one] for one in drawn), key=guess.off).clone()
         z = z + 0.3 * guess.deviation * torch.randn(z.shape, generator=rng)
+
+        def slope(z: Tensor) -> tuple[Tensor, ...]:
+            """That of the objective in embeddings."""
+            free = z.detach().requires_grad_()
+            loss = guess.mismatch(free, graph=True) + self.norm * guess.too_long(free)
+            return torch.autograd.grad(loss, free)
+
+        step = Repeated(slope, self.iterations)
         best, least = z, float("inf")
         for turn in range(self.turns):
-            z = self._moved(guess, z, turn)
+            z = self._moved(guess, step, z, turn)
             z = self._swapped(guess, model, z, rng)
             off = guess.off(z)
             if off < least:
@@ -112,17 +121,16 @@ class LAMP(Targeted):
             },
         )
 
-    def _moved(self, guess: _Guess, start: Tensor, turn: int) -> Tensor:
+    def _moved(self, guess: _Guess, step: Repeated, start: Tensor, turn: int) -> Tensor:
         """Embeddings after one turn's steps."""
-        z = start.clone().requires_grad_()
+        z = start.clone()
         steps = max(1, self.iterations // self.turns)
         rate = self.lr * guess.deviation * (1 - turn / self.turns)
         adam = torch.optim.Adam([z], lr=rate)
         for _ in range(steps):
-            loss = guess.mismatch(z, graph=True) + self.norm * guess.too_long(z)
-            (z.grad,) = torch.autograd.grad(loss, z)
+            (z.grad,) = step(z)
             adam.step()
-        return z.detach()
+        return z
 
     def _swapped(self, guess: _Guess, model: NGrams, z: Tensor, rng: torch.Generator) -> Tensor:
         """Embeddings with the best change of order of those tried, where one is better."""

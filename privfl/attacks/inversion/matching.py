@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
@@ -24,6 +25,7 @@ from privfl.attacks.inversion.batch_size import sizes, tried
 from privfl.attacks.inversion.labels import labels
 from privfl.attacks.inversion.natural import OWN, OwnPrior
 from privfl.attacks.inversion.rehearsal import apart, best, fitting, victims
+from privfl.attacks.inversion.repeated import Repeated
 from privfl.attacks.inversion.simulate import Simulator, frozen
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
@@ -313,27 +315,35 @@ class GradientInversion(Targeted):
         adam = torch.optim.Adam([z], lr=rate, fused=True)
         more = 0.05 * min(posed.noise, 4.0) if self.adaptive else 0.0
         best, least = z.clone(), float("inf")
+        step = Repeated(partial(self._step, posed, natural, reach, more), iterations)
         for i in range(iterations):
             if decay and i in (3 * iterations // 8, 5 * iterations // 8, 7 * iterations // 8):
                 adam.param_groups[0]["lr"] /= 10
-            x = (natural.samples(z) if natural else z.detach()).requires_grad_()
-            loss = posed.mismatch(x, "cosine" if self.adaptive else "l2")
-            if natural is None and self.tv + more:
-                loss = loss + (self.tv + more) / reach * total_variation(x)
-            (slope,) = torch.autograd.grad(loss, x)
-            value = loss.item()
-            if natural is None:
-                z.grad = slope.sign_()
-            else:
-                box, weight = (posed.low, posed.high), self.own + more
-                prior, z.grad = natural.weighed(z, x.detach(), slope, weight, box)
-                value += prior
+            objective, z.grad = step(z.detach())
+            value = objective.item()
             if value < least:
                 best, least = z.clone(), value
             adam.step()
             if natural is None:
                 z.clamp_(posed.low, posed.high)
         return best, least
+
+    def _step(
+        self, posed: Problem, natural: OwnPrior | None, reach: float, more: float, z: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The objective at coordinates z, which without a prior are samples, and its slope in them
+        (of samples the sign alone); ``more`` is what noise adds to the prior's weight.
+        """
+        x = (natural.samples(z) if natural else z).detach().requires_grad_()
+        loss = posed.mismatch(x, "cosine" if self.adaptive else "l2")
+        if natural is None and self.tv + more:
+            loss = loss + (self.tv + more) / reach * total_variation(x)
+        (slope,) = torch.autograd.grad(loss, x)
+        if natural is None:
+            return loss.detach(), slope.sign_()
+        box, weight = (posed.low, posed.high), self.own + more
+        prior, slope = natural.weighed(z, x.detach(), slope, weight, box)
+        return loss.detach() + prior, slope
 
 
 def first_guess(posed: Problem, rng: torch.Generator) -> Tensor:

@@ -83,7 +83,7 @@ class OwnPrior:
         slope: Float[Tensor, "n ..."],
         weight: float,
         box: tuple[Float[Tensor, "..."], Float[Tensor, "..."]],
-    ) -> tuple[float, Float[Tensor, "n ..."]]:
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "n ..."]]:
         """What the prior says of coordinates z and their samples x, ``weight`` times z's mean
         square plus that by which samples leave the features' box; and the slope in z of that and of
         something with this slope in x.
@@ -92,7 +92,7 @@ class OwnPrior:
         size = z.numel()
         value = (weight * z.square().sum() + beyond.square().sum()) / size
         by_z = self.pulled(slope.add(beyond, alpha=2 / size)).add_(z, alpha=2 * weight / size)
-        return float(value), by_z
+        return value, by_z
 
     def _filtered(self, planes: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Planes with each wave times its deviation, which is that of the wave the other way (so

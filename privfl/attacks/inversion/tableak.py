@@ -18,6 +18,7 @@ from privfl.attacks.inference import auxiliary as auxiliary_of
 from privfl.attacks.inversion.batch_size import tried
 from privfl.attacks.inversion.columns import categories
 from privfl.attacks.inversion.matching import Problem, problem
+from privfl.attacks.inversion.repeated import Repeated
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Records
 from privfl.core import ClientId, Examples, View
@@ -88,7 +89,17 @@ class TabLeak(Targeted):
         posed = problem(observed, forward, knowledge, adaptive=True, scale_free=True)
         own = auxiliary_of(knowledge, "TabLeak", _ROWS).x.flatten(1)
         rng = knowledge.generator(61)
-        ends = [self._descend(posed, own, groups, rng) for _ in range(self.restarts)]
+
+        def slope(free: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            """The objective at columns with logits, its slope, and the records there."""
+            leaf = free.detach().requires_grad_()
+            x = _softened(leaf, groups)
+            loss = posed.mismatch(x.view(len(x), *posed.low.shape), "cosine")
+            (by_leaf,) = torch.autograd.grad(loss, leaf)
+            return loss.detach(), by_leaf, x.detach()
+
+        step = Repeated(slope, self.restarts * self.iterations)
+        ends = [self._descend(posed, own, groups, step, rng) for _ in range(self.restarts)]
         ends.sort(key=lambda end: end[1])
         deviation = own.std(dim=0).clamp(min=_STILL)
         aligned = [_aligned(ends[0][0], end, posed.labels, deviation) for end, _ in ends]
@@ -104,7 +115,12 @@ class TabLeak(Targeted):
         )
 
     def _descend(
-        self, posed: Problem, own: Tensor, groups: Sequence[slice], rng: torch.Generator
+        self,
+        posed: Problem,
+        own: Tensor,
+        groups: Sequence[slice],
+        step: Repeated,
+        rng: torch.Generator,
     ) -> tuple[Float[Tensor, "n columns"], float]:
         """Records [n, columns] with softmaxes for categories, and the objective there."""
         n = len(posed.labels)
@@ -115,17 +131,15 @@ class TabLeak(Targeted):
         varies = own.std(dim=0) > _STILL
         for group in groups:
             varies[group] = True  # a category that own rows lack is possible
-        free.requires_grad_()
         adam = torch.optim.Adam([free], lr=self.lr)
-        best, least = _softened(free.detach(), groups), math.inf
+        best, least = _softened(free, groups), math.inf
         for i in range(self.iterations):
             if i in (self.iterations // 2, 3 * self.iterations // 4):
                 adam.param_groups[0]["lr"] /= 3
-            x = _softened(free, groups)
-            loss = posed.mismatch(x.view(n, *posed.low.shape), "cosine")
-            if loss.item() < least:
-                best, least = x.detach().clone(), loss.item()
-            (slope,) = torch.autograd.grad(loss, free)
+            objective, slope, x = step(free)
+            value = objective.item()
+            if value < least:
+                best, least = x.clone(), value
             free.grad = slope * varies
             adam.step()
         return best, least

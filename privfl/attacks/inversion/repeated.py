@@ -1,0 +1,276 @@
+"""A computation that is repeated many times on tensors of one shape, as descents do: written down
+once, then run again without the book-keeping of autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from operator import getitem
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Step: TypeAlias = Callable[..., tuple[Tensor, ...]]
+
+WORTH = 50
+"""Writing down takes as long as several calls, which as many calls as this save."""
+
+_aten = torch.ops.aten
+_SAME = {_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default}
+"""Operations that hand on what they are given, where nobody differentiates."""
+_READS = {
+    Tensor.item,
+    Tensor.tolist,
+    Tensor.numpy,
+    Tensor.data_ptr,
+    Tensor.__array__,
+    Tensor.__bool__,
+    Tensor.__float__,
+    Tensor.__int__,
+    Tensor.__index__,
+    Tensor.__complex__,
+    Tensor.__contains__,
+    Tensor.__dlpack__,
+    Tensor.untyped_storage,
+    torch.is_nonzero,
+    torch.equal,
+    torch.allclose,
+}
+"""What lets Python look at values, and go one way or the other by them."""
+
+
+class _Unrepeatable(Exception):
+    """What was seen cannot be written down: it draws, or Python looks at values."""
+
+
+class _Call(NamedTuple):
+    """An operation with what it was given and what came of it."""
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    out: Any
+
+
+class _Eyes(TorchFunctionMode):
+    """Notes whether Python looks at a value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = False
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        self.read = self.read or func in _READS
+        return func(*args, **(kwargs or {}))
+
+
+class _Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes every operation, those of autograd's passes among them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[_Call] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        given = kwargs or {}
+        out = func(*args, **given)
+        self.calls.append(_Call(func, args, given, out))
+        return out
+
+
+class Repeated:
+    """A step of tensors that returns tensors and may take gradients inside. It must be a function
+    of its arguments, of the same number and shapes each time, and of tensors that nobody else
+    changes meanwhile; what it returns has no graph, and is not to be written to.
+
+    The first call runs the step itself, the second writes down its operations, and later ones run
+    these alone: without those that do not depend on the arguments, and without autograd. The third
+    and every call number that is a power of four run both and compare them to the bit. Where they
+    differ, and where a step draws random numbers or lets Python look at values (``if``, ``item``,
+    numpy), the step itself is run from then on; so it is where ``times``, how often it will be
+    called, is less than `WORTH`.
+
+    >>> def slope(x: Tensor) -> tuple[Tensor, ...]:
+    ...     free = x.detach().requires_grad_()
+    ...     return torch.autograd.grad(free.pow(3).sum(), free)
+    >>> step = Repeated(slope)
+    >>> [float(step(torch.tensor([x]))[0]) for x in (1.0, 2.0, 3.0, 4.0, 5.0)]
+    [3.0, 12.0, 27.0, 48.0, 75.0]
+    >>> step.written
+    True
+    """
+
+    def __init__(self, step: Step, times: int = WORTH) -> None:
+        self.step = step
+        self.calls = 0
+        self._worth = times >= WORTH
+        self._program: Callable[..., Any] | None = None
+        self._constants: list[Tensor] = []
+
+    @property
+    def written(self) -> bool:
+        """Whether calls run what was written down."""
+        return self._program is not None
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """What the step returns."""
+        self.calls += 1
+        if self.calls == 2 and self._worth:
+            return self._write(inputs)
+        if self._program is None:
+            return self.step(*inputs)
+        with torch.no_grad():
+            found: tuple[Tensor, ...] = self._program(*inputs, *self._constants)
+        if self.calls == 3 or _power_of_four(self.calls):
+            true = self.step(*inputs)
+            if not all(map(_same, found, true)):
+                self._program = None
+                return true
+        return found
+
+    def _write(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        with _Eyes() as eyes, _Writer() as writer:
+            found = self.step(*inputs)
+        if not eyes.read:
+            try:
+                self._program, self._constants = _program(writer.calls, inputs, found)
+            except _Unrepeatable:
+                self._program = None
+        return found
+
+
+def _power_of_four(number: int) -> bool:
+    return number & (number - 1) == 0 and number.bit_length() % 2 == 1
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def _program(
+    calls: list[_Call], inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]
+) -> tuple[Callable[..., Any], list[Tensor]]:
+    """What was written down as a function of the inputs and of constants, and these.
+
+    Raises:
+        _Unrepeatable: an operation draws, reads a value, writes to what was there before, or is of
+            tensors that are not plain.
+    """
+    own: set[int] = set()
+    for call in calls:
+        reads = call.func is _aten._local_scalar_dense.default
+        if reads or torch.Tag.nondeterministic_seeded in call.func.tags:
+            raise _Unrepeatable
+        if not _overwritten(call) <= own:
+            raise _Unrepeatable
+        own |= _places(call.out) - _places((call.args, call.kwargs))
+    kept = _depending(calls, inputs)
+    if any(map(_open, kept)):
+        raise _Unrepeatable
+    made = {id(one) for call in kept for one in _tensors(call.out)} | {id(x) for x in inputs}
+    used = [one for call in kept for one in _tensors((call.args, call.kwargs))]
+    constants = {id(one): one for one in (*used, *outputs) if id(one) not in made}
+    graph = Graph()
+    nodes = {id(x): graph.placeholder(f"x{k}") for k, x in enumerate(inputs)}
+    nodes |= {at: graph.placeholder(f"c{k}") for k, at in enumerate(constants)}
+
+    def of(value: Any) -> Any:
+        """What stands for a value in the program."""
+        if isinstance(value, Tensor):
+            return nodes[id(value)]
+        return [of(part) for part in value] if isinstance(value, (tuple, list)) else value
+
+    for call in kept:
+        if call.func in _SAME:
+            nodes[id(call.out)] = of(call.args[0])
+            continue
+        given = {name: of(value) for name, value in call.kwargs.items()}
+        node = graph.call_function(call.func, tuple(map(of, call.args)), given)
+        if isinstance(call.out, Tensor):
+            nodes.setdefault(id(call.out), node)  # what is overwritten in place keeps its name
+            continue
+        for k, part in enumerate(call.out or ()):
+            if isinstance(part, Tensor):
+                nodes.setdefault(id(part), graph.call_function(getitem, (node, k)))
+    graph.output(tuple(map(of, outputs)))
+    graph.eliminate_dead_code()
+    return GraphModule({}, graph).forward, list(constants.values())
+
+
+def _open(call: _Call) -> bool:
+    """Whether the size of what comes out hangs on values."""
+    if torch.Tag.dynamic_output_shape not in call.func.tags:
+        return False
+    by_place = call.func in (_aten.index.Tensor, _aten.index_put.default)
+    return not by_place or any(one.dtype == torch.bool for one in _tensors(call.args[1]))
+
+
+def _depending(calls: list[_Call], inputs: tuple[Tensor, ...]) -> list[_Call]:
+    """The operations that depend on the inputs, by way of the memory that they read and write; what
+    is made of nothing and then overwritten by such a one depends too.
+    """
+    read = [_places((call.args, call.kwargs)) for call in calls]
+    written = [_places(call.out) | _overwritten(call) for call in calls]
+    varying, before = _places(inputs), -1
+    while len(varying) != before:
+        before = len(varying)
+        for takes, makes in zip(read, written, strict=True):
+            if not varying.isdisjoint(takes):
+                varying |= makes
+    return [
+        call
+        for call, takes, makes in zip(calls, read, written, strict=True)
+        if not varying.isdisjoint(takes | makes)
+    ]
+
+
+def _overwritten(call: _Call) -> set[int]:
+    """Where in memory an operation writes over what it is given."""
+    if not call.func._schema.is_mutable:
+        return set()
+    given = (*zip(call.func._schema.arguments, call.args, strict=False),)
+    given += tuple(
+        (one, call.kwargs[one.name])
+        for one in call.func._schema.arguments
+        if one.name in call.kwargs
+    )
+    return {
+        place
+        for one, value in given
+        if one.alias_info is not None and one.alias_info.is_write
+        for place in _places(value)
+    }
+
+
+def _places(value: Any) -> set[int]:
+    """Where in memory the tensors of a value are."""
+    return {one.untyped_storage()._cdata for one in _tensors(value)}
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors of a value, as operations take and return them.
+
+    Raises:
+        _Unrepeatable: one is not plain.
+    """
+    if isinstance(value, Tensor):
+        if type(value) not in (Tensor, torch.nn.Parameter) or value.layout != torch.strided:
+            raise _Unrepeatable
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _tensors(part)
+    elif isinstance(value, Mapping):
+        yield from _tensors(list(value.values()))
