@@ -35,6 +35,10 @@ from privfl.core import BUFFERS, ClientId, Examples, View
 
 STATISTICS = (0.0, 1e-2, 0.1, 1.0)
 """Weights of the distance of statistics that a rehearsal tries."""
+NEAR = (0.3, 1.0, 10.0)
+"""Weights of own samples that it tries from their mean: where a network gives little away, staying
+there is the best guess.
+"""
 VICTIMS = 2
 """Shadow victims in it."""
 
@@ -65,9 +69,10 @@ class GradInversion(Targeted):
             (`OwnPrior`; Adam without signs), and this weighs the coordinates' mean square:
             the guess then is what a Gaussian with the own samples' mean and spectrum makes likely.
             The total variation is left out.
-        tune: choose ``own`` of `OWN` (where there are own samples), ``statistics`` of `STATISTICS`,
-            then ``tv`` where it counts, before the target is looked at, on updates that the
-            adversary makes of its auxiliary samples (by one seed).
+        tune: choose ``own`` of `OWN`, or of `NEAR` from the own samples' mean (where there are own
+            samples), ``statistics`` of `STATISTICS`, then ``tv`` where it counts, before the target
+            is looked at, on updates that the adversary makes of its auxiliary samples (by one
+            seed).
 
     >>> GradInversion(seeds=2).group
     0.01
@@ -110,7 +115,9 @@ class GradInversion(Targeted):
         chosen = replace(self, tune=False, seeds=1)
         if known.auxiliary is not None:
             weights = dict.fromkeys((self.own, *OWN))
-            chosen = best([replace(chosen, own=own) for own in weights], practice, solve, span)
+            priors = [replace(chosen, own=own) for own in weights]
+            priors += [replace(chosen, own=own, start="own") for own in NEAR]
+            chosen = best(list(dict.fromkeys(priors)), practice, solve, span)
         if forward.buffers in ("averaged", "local"):
             weights = dict.fromkeys((self.statistics, *STATISTICS))
             tried = [replace(chosen, statistics=weight) for weight in weights]
