@@ -23,7 +23,7 @@ from benchmarks.privacy_attacks.statistics import counted, deeper, inverted
 from benchmarks.privacy_attacks.tables import tables
 from benchmarks.privacy_attacks.text import dager, lamp
 from benchmarks.privacy_attacks.trajectory import trajectory
-from benchmarks.privacy_attacks.tuned import tuned
+from benchmarks.privacy_attacks.tuned import tuned, unseen
 
 CASES: dict[str, Case] = {
     "closed_form": closed_form,
@@ -40,6 +40,7 @@ CASES: dict[str, Case] = {
     "honest": honest,
     "nulls": nulls,
     "tuned": tuned,
+    "unseen": unseen,
     "federated": federated,
     "noise": noise,
     "batch_norm": inverted,

@@ -39,8 +39,8 @@ NEAR = (0.3, 1.0, 10.0)
 """Weights of own samples that it tries from their mean: where a network gives little away, staying
 there is the best guess.
 """
-VICTIMS = 2
-"""Shadow victims in it."""
+VICTIMS = 4
+"""Shadow victims in it: photographs differ more than priors do."""
 
 
 @dataclass(frozen=True, slots=True)
