@@ -262,7 +262,7 @@ def _beside(line: Line, lines: Sequence[Line]) -> Line:
     better = [other.layer for other in others if other.verdict == "not found"]
     worse = [other.layer for other in others if other.verdict == "leaks"]
     if better:
-        said = f"measured: not found under {', '.join(better)}"
+        said = f"in this audit: not found under {', '.join(better)}"
     else:
-        said = f"measured: leaks under {', '.join(worse)} too" if worse else "not measured"
+        said = f"in this audit: leaks under {', '.join(worse)} too" if worse else "not tried"
     return replace(line, elsewhere=said)

@@ -99,6 +99,18 @@ def test_every_layer_has_one_line_for_each_asset_and_says_its_verdict_in_the_wor
     assert " is safe" not in words
 
 
+def test_links_to_layers_count_the_assets_that_were_asked_for(page):
+    tags = Tags(page)
+    lines = [attrs for tag, attrs, _ in tags.tags if tag == "div" and "data-asset" in attrs]
+    links = [text for tag, _, text in tags.tags if tag == "a" and "assets leak" in text]
+    assert len(links) == 2
+    for link, of_layer in zip(links, (lines[:7], lines[7:]), strict=True):
+        told = [line["data-verdict"] for line in of_layer]
+        asked = [verdict for verdict in told if verdict in ("leaks", "not found")]
+        assert 0 < len(asked) < 7
+        assert link.endswith(f": {told.count('leaks')} of {len(asked)} assets leak")
+
+
 def test_adversaries_with_equal_eyes_share_a_row_of_the_details(report, page):
     rows = page.count('data-h="adversaries"')
     assert rows < len(report.findings)

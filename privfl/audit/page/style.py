@@ -34,6 +34,7 @@ img{max-width:100%;height:auto;display:block}figcaption{color:#59636e;font-size:
 table{border-collapse:collapse;width:100%;font-size:13px}
 td,th{padding:5px 10px;border-top:1px solid #eef0f2;text-align:left;vertical-align:top}
 th{color:#59636e;font-weight:500}
+td[data-h="did"],td[data-h^="may"]{overflow-wrap:normal}
 .na{color:#59636e}.hot{background:#fdebe7}
 @media(max-width:820px){
 main{padding:12px 12px 48px}h1{font-size:20px}

@@ -44,21 +44,22 @@ def headline(lines: Sequence[Line], picture: str) -> str:
 
 
 def chips(report: AuditReport, lines: Sequence[Line]) -> str:
-    """A link to each layer, with how many assets leak under it."""
+    """A link to each layer, with how many of the assets that were asked for leak under it."""
     if len(report.layers) < 2:
         return ""
     links = []
     for number, layer in enumerate(report.layers):
-        bad = sum(line.verdict == "leaks" for line in lines if line.layer == layer)
+        told = [line.verdict for line in lines if line.layer == layer]
+        bad, asked = told.count("leaks"), told.count("leaks") + told.count("not found")
         links.append(
             f'<li><a href="#{anchor(number)}"{" class=bad" if bad else ""}>{_say(layer)}:'
-            f" {bad} of 6 leak</a></li>"
+            f" {bad} of {asked} assets leak</a></li>"
         )
     return f'<ul class="chips">{"".join(links)}</ul>'
 
 
 def layer_card(report: AuditReport, number: int, layer: str, lines: Sequence[Line]) -> str:
-    """A layer's card: what it is, and its six lines."""
+    """A layer's card: what it is, and its lines."""
     facts = report.layers[layer]
     claims = "; ".join(str(claim) for claim in facts.get("claims", ())) or "no claim"
     about = (
