@@ -40,6 +40,10 @@ class FlatModel:
     made flat again. Who pickles the module beside it gets that twice; in a deep copy the two stay
     one.
 
+    Several flat models may have one module, as federations do that are built of one network: each
+    has its own vector, and the module computes with that of the one that was written to last (not
+    in threads at once).
+
     Raises:
         UnsupportedModel: no trainable parameters.
 
@@ -64,16 +68,32 @@ class FlatModel:
         for name, p in named:
             stop = start + p.numel()
             self.flat[start:stop] = p.detach().reshape(-1)
-            p.data = self.flat[start:stop].view(p.shape)
-            p.grad = self.grad[start:stop].view(p.shape)
             slots.append(Slot(name, p.shape, start, stop))
             start = stop
         self.slots = tuple(slots)
+        self._parameters = [p for _, p in named]
         kept = list(_buffers(self.module))
         floating = [one for one in kept if one[2].is_floating_point()]
         whole = [one for one in kept if not one[2].is_floating_point()]
         self.state, self.state_slots = _as_one(floating, torch.float32, device)
-        self.counts, _ = _as_one(whole, torch.int64, device)
+        self.counts, self._count_slots = _as_one(whole, torch.int64, device)
+        self._take()
+
+    def _take(self) -> None:
+        """Make the module's parameters, gradients and statistics views of these vectors."""
+        for p, slot in zip(self._parameters, self.slots, strict=True):
+            p.data = self.flat[slot.start : slot.stop].view(slot.shape)
+            p.grad = self.grad[slot.start : slot.stop].view(slot.shape)
+        for whole, slots in ((self.state, self.state_slots), (self.counts, self._count_slots)):
+            for slot in slots:
+                above, _, name = slot.name.rpartition(".")
+                view = whole[slot.start : slot.stop].view(slot.shape)
+                self.module.get_submodule(above).register_buffer(name, view)
+
+    def _hold(self) -> None:
+        """Take the module back, where another flat model has it."""
+        if self._parameters[0].data_ptr() != self.flat.data_ptr():
+            self._take()
 
     @property
     def s(self) -> int:
@@ -81,12 +101,14 @@ class FlatModel:
         return len(self.state)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        self._hold()
         module = copy.deepcopy(self.module)
         for layer, name, buffer in _buffers(module):  # a view would take the whole vector along
             layer.register_buffer(name.rpartition(".")[2], buffer.clone())
         return _flat_again, (type(self), module)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FlatModel:
+        self._hold()
         return _flat_again(type(self), copy.deepcopy(self.module, memo))
 
     def read(self) -> Vector:
@@ -104,6 +126,7 @@ class FlatModel:
                 f"the model has {self.d} parameters, and got a vector of shape"
                 f" {tuple(parameters.shape)}."
             )
+        self._hold()
         self.flat.copy_(parameters)
 
     def write_state(self, state: Vector) -> None:
@@ -124,6 +147,7 @@ class FlatModel:
                 f"the model has {self.s} running means and variances, and got a vector of shape"
                 f" {tuple(state.shape)}."
             )
+        self._hold()
         self.state.copy_(state)
 
     def parts(self, vector: Vector) -> dict[str, Tensor]:
@@ -181,15 +205,13 @@ def _buffers(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
 def _as_one(
     buffers: list[tuple[nn.Module, str, Tensor]], dtype: torch.dtype, device: torch.device | str
 ) -> tuple[Tensor, tuple[Slot, ...]]:
-    """One vector with all values of these buffers, which become views of it."""
+    """One vector with all values of these buffers, and where each lies."""
     whole = torch.empty(sum(one.numel() for *_, one in buffers), dtype=dtype, device=device)
     slots: list[Slot] = []
     start = 0
-    for layer, name, buffer in buffers:
+    for _, name, buffer in buffers:
         stop = start + buffer.numel()
         whole[start:stop] = buffer.detach().reshape(-1)
-        view = whole[start:stop].view(buffer.shape)
-        layer.register_buffer(name.rpartition(".")[2], view)
         slots.append(Slot(name, buffer.shape, start, stop))
         start = stop
     return whole, tuple(slots)
