@@ -131,7 +131,7 @@ class Repeated:
             return self._write(inputs)
         if self._program is None:
             return self.step(*inputs)
-        with torch.no_grad():
+        with torch.inference_mode():
             found: tuple[Tensor, ...] = self._program(*inputs, *self._constants)
         if self.calls == 3 or _power_of_four(self.calls):
             true = self.step(*inputs)
