@@ -86,7 +86,8 @@ class Federation:
     is given.
 
     Args:
-        model: any torch module.
+        model: any torch module, which is trained in place. A run starts from what it holds when the
+            federation is made, also where others are made of the same module.
         clients: each client's data, by id or as a list: features and labels as a pair of arrays,
             torch data sets or loaders (which are read once, to disk, and from there in each round),
             or data sets of `core`.
