@@ -73,4 +73,4 @@ docs: $(DOCS_STAMP)  ## Build the documentation site into site/, which reads wit
 	PATH="$(CURDIR)/$(BIN):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:  ## Remove the environments and everything built
-	rm -rf .venv .venv-flower .venv-breaching .venv-pfl site build *.egg-info
+	rm -rf .venv .venv-flower .venv-breaching .venv-pfl .venv-privacy-meter site build *.egg-info

@@ -20,6 +20,7 @@ SHARED = (
     "dp_nets",
     "flower_env",
     "harness",
+    "meter_env",
     "peers",
     "pfl_peer",
     "recipes",

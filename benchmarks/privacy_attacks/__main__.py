@@ -8,6 +8,7 @@ from benchmarks.privacy_attacks.federated import federated
 from benchmarks.privacy_attacks.gans import client_gan, client_gan_noise, server_gan
 from benchmarks.privacy_attacks.honest import honest
 from benchmarks.privacy_attacks.membership import stream, writers
+from benchmarks.privacy_attacks.meter import meter
 from benchmarks.privacy_attacks.noise import noise
 from benchmarks.privacy_attacks.nulls import nulls
 from benchmarks.privacy_attacks.reconstruction import (
@@ -37,6 +38,7 @@ CASES: dict[str, Case] = {
     "black_box": black_box,
     "writers": writers,
     "shadows": shadows,
+    "meter": meter,
     "honest": honest,
     "nulls": nulls,
     "tuned": tuned,
