@@ -282,6 +282,22 @@ def test_what_cannot_be_written_down_fails_nobody() -> None:
         assert torch.allclose(repeated(x)[0], endless(x)[0], 0, 0, equal_nan=True)
 
 
+def test_a_step_that_compiles_goes_on() -> None:
+    """What is compiled while operations are noted cannot be run later."""
+
+    def compiled(x: Tensor) -> tuple[Tensor, ...]:
+        free = x.detach().requires_grad_()
+        eyes = (torch.ones(3),)
+        twice = torch.cond(x[0] > LATE, lambda one: one * 2, lambda one: one * 1, eyes)
+        return torch.autograd.grad((twice * free).square().sum(), free)
+
+    repeated = Repeated(compiled)
+    for x in POINTS[:8]:
+        true = x * 8 if x[0] > LATE else x * 2
+        assert torch.equal(repeated(x)[0], true)
+    assert not repeated.written
+
+
 def test_a_step_that_overwrites_its_argument_does_so_each_time() -> None:
     def doubled(x: Tensor) -> tuple[Tensor, ...]:
         x.mul_(2)
@@ -367,3 +383,54 @@ def test_descents_are_those_of_the_steps_themselves(
         assert torch.equal(*told), attack
     assert len(written) >= len(MATCHING[kind])
     assert all(written)
+
+
+class Recurrent(nn.Module):
+    """What it computes in one call has gradients that autograd alone can pass back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.last = nn.LSTM(8, 4, batch_first=True), nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.rows(x.flatten(1).view(-1, 8, 8))[0].mean(dim=1))
+        return out
+
+
+class Dropping(nn.Module):
+    """Leaves a layer out by Python's own random numbers, and changes after twenty passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.passes = nn.Linear(64, 8), nn.Linear(8, 10), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        hidden = self.first(x.flatten(1)).sigmoid()
+        kept = random.random() > 0.1 and self.passes < 20
+        out: Tensor = self.last(hidden.tanh() if kept else hidden)
+        return out
+
+
+@pytest.mark.parametrize("kind", [Recurrent, Dropping])
+def test_descents_on_networks_of_others_are_those_of_the_steps_themselves(
+    kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load("digits").train.take(range(20))
+    torch.manual_seed(0)
+    run = Federation(
+        kind(),
+        [data.take(range(2))],
+        data,
+        training=FedSGD(lr=0.1),
+        rounds=1,
+        executor="sequential",
+        audit=AuditConfig(keep="all"),
+    ).run()
+    found = []
+    for worth in (50, 1000):
+        monkeypatch.setattr("privfl.attacks.inversion.repeated.WORTH", worth)
+        random.seed(1)
+        attack = GradientInversion(iterations=60)
+        found.append(attack.run(run.view("server", 0), Knowledge(seed=1)).samples)
+    assert torch.equal(*found)

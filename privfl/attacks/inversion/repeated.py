@@ -34,14 +34,17 @@ class Repeated:
     of its arguments, of the same number and shapes each time, and of tensors that nobody else
     changes meanwhile; what it returns has no graph, and is not to be written to.
 
-    The first call runs the step itself, the second and third write down its operations, and later
-    ones run these alone: without those that do not depend on the arguments, and without autograd.
+    The first three calls run the step itself: the first is watched, the second and third write down
+    its operations. Later ones run these alone: without those that do not depend on the arguments,
+    and without autograd.
     The step itself is run from then on where the second and third did not do the same with the same
     tensors; where a step draws random numbers, changes what it holds (`held`: counters, lists,
-    tensors put in the place of others), lets Python look at values (``if``, ``item``, numpy, text)
-    or runs Python in a backward pass that is neither ours nor torch's; where what was written down
-    fails, and where it differs from the step in any bit when both are run, at every call number
+    tensors put in the place of others), lets Python look at values (``if``, ``item``, numpy, text),
+    compiles, or runs Python in a backward pass that is neither ours nor torch's; where what was
+    written down fails, or differs from the step in any bit when both are run, at every call number
     that is a power of four; and where ``times``, how often it will be called, is less than `WORTH`.
+    While it is written down, a call keeps every tensor that it makes, which autograd lets go of.
+
     Not seen are clocks, files, other processes, and attributes of modules and other libraries.
 
     >>> def slope(x: Tensor) -> tuple[Tensor, ...]:
@@ -70,6 +73,8 @@ class Repeated:
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """What the step returns."""
         self.calls += 1
+        if self.calls == 1 and self._worth:
+            return self._watch(inputs)
         if self.calls == 2 and self._worth:
             return self._look(inputs)
         if self.calls == 3 and self._notes is not None:
@@ -93,6 +98,12 @@ class Repeated:
                 found: tuple[Tensor, ...] = self._program(*inputs, *self._constants)
             except Exception:
                 return None
+        return found
+
+    def _watch(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        with Eyes(compiling=True) as eyes:
+            found = self.step(*inputs)
+        self._worth = not eyes.read
         return found
 
     def _look(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

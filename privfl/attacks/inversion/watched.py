@@ -65,13 +65,38 @@ class Call(NamedTuple):
 
 
 class Eyes(TorchFunctionMode):
-    """Notes whether Python looks at a value, or runs code in a backward pass that nobody can follow
-    there.
+    """Notes whether Python looks at a value, runs code in a backward pass that nobody can follow
+    there, or, where ``compiling`` counts, has torch compile something: what it compiles while
+    operations are noted is of no use afterwards.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, compiling: bool = False) -> None:
         super().__init__()
-        self.read = False
+        self._compiling = compiling
+        self.read = sys.getprofile() is not None  # whoever profiles cannot be asked to wait
+        self._backwards = 0
+
+    def __enter__(self) -> Eyes:
+        if not self.read:
+            sys.setprofile(self._look)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *given: object) -> None:
+        super().__exit__(*given)  # type: ignore[no-untyped-call]
+        if sys.getprofile() == self._look:
+            sys.setprofile(None)
+
+    def _look(self, frame: FrameType, event: str, _: Any) -> None:
+        """At what Python runs, also in backward passes, where function modes see nothing."""
+        if event != "call" or self.read:
+            return
+        module = _module(frame)
+        if self._backwards and foreign(module):
+            caller = _module(frame.f_back)
+            self.read = not (foreign(caller) or caller.startswith("privfl"))
+        elif self._compiling and frame.f_code.co_name == "compile_wrapper":
+            self.read = module.startswith("torch._dynamo")
 
     def __torch_function__(
         self,
@@ -82,7 +107,11 @@ class Eyes(TorchFunctionMode):
     ) -> Any:
         given = kwargs or {}
         if func in _BACKWARD:
-            return self._passed_back(func, args, given)
+            self._backwards += 1
+            try:
+                return func(*args, **given)
+            finally:
+                self._backwards -= 1
         inner = func in _COPIES and any(
             _some_tensor(part)
             for part in (*args[1:], *given.values(), *args[:1])
@@ -91,23 +120,6 @@ class Eyes(TorchFunctionMode):
         out = func(*args, **given)
         self.read = self.read or inner or func in _ELSEWHERE or not (_tells(func) or plain(out))
         return out
-
-    def _passed_back(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Any:
-        """A backward pass, in which torch's function modes see nothing."""
-
-        def look(frame: FrameType, event: str, _: Any) -> None:
-            if event == "call" and foreign(_module(frame)):
-                caller = _module(frame.f_back)
-                self.read = self.read or not (foreign(caller) or caller.startswith("privfl"))
-
-        before = sys.getprofile()
-        sys.setprofile(look)
-        try:
-            return func(*args, **kwargs)
-        finally:
-            sys.setprofile(before)
 
 
 def _module(frame: FrameType | None) -> str:
