@@ -17,7 +17,7 @@ from privfl.attacks.inversion.watched import Call, Eyes, Notes, Writer, alike, p
 
 Step: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
-WORTH = 50
+WORTH = 150
 """Writing down takes as long as several calls, which as many calls as this save."""
 
 _aten = torch.ops.aten
