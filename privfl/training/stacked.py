@@ -27,9 +27,9 @@ from privfl.training.layers import (
 from privfl.training.sgd import LocalSGD
 from privfl.training.task import Result, Task, Workload
 
-CACHE = 3 << 20
-"""Bytes that a block of clients may keep warm on a CPU, beyond a core's second-level cache of 1 or
-2 MiB: fewer and larger calls pay for it. Half or more than twice of it measured slower.
+CACHE = 7 << 19
+"""Bytes that a block of clients may keep warm on a CPU: more than a core's second-level cache of 1
+or 2 MiB, as larger blocks are fewer calls.
 """
 DEVICE = 1 << 30
 """The same where there is an accelerator, which wants large products."""
@@ -184,7 +184,7 @@ class Stacked:
             ahead = steps_at_once(self.layers, width)
         vectors = 1 + stepwise + bool(self.method.momentum)
         warm = d // ahead if device.type == "cpu" else d  # touched once in so many steps
-        each = bytes_per_copy(self.layers, warm, width, vectors)
+        each = bytes_per_copy(self.layers, warm, ahead * width, vectors)
         together = max(1, min(len(group), (CACHE if device.type == "cpu" else DEVICE) // each))
         together = -(-len(group) // -(-len(group) // together))  # blocks of even size
         scratch = Scratch(self.layers, together, width, device, ahead)
