@@ -73,11 +73,16 @@ class Line:
 
     @property
     def brief(self) -> str:
-        """Verdict, who, and the first figure."""
+        """Verdict, who, and the first figure that is above what is blind (else the first)."""
         if not self.figures:
             return WORDS[self.verdict]
-        name, figure = next(iter(self.figures.items()))
+        name = next(filter(self._above, self.figures), next(iter(self.figures)))
+        figure = self.figures[name]
         return f"{WORDS[self.verdict]}: {self.adversaries[0]}, {SAID[name]} {shown(name, figure)}"
+
+    def _above(self, name: str) -> bool:
+        beside = self.blind.get(name)
+        return beside is not None and self.figures[name].low > beside
 
     @property
     def who(self) -> str:

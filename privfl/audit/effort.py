@@ -32,7 +32,7 @@ from privfl.attacks import (
     UpdateMembership,
 )
 from privfl.audit.games.property import MIRRORED
-from privfl.catalog import ATTACKS, INFERENCE, build
+from privfl.catalog import ATTACKS, INFERENCE, JoinedTable, build
 from privfl.core import ConfigError
 
 Effort: TypeAlias = Literal["low", "default", "high"]
@@ -139,6 +139,10 @@ _UNSCORED: tuple[type[Inference], ...] = (
 """Attacks whose claims no game of the audit scores."""
 
 
+_PLAYED = JoinedTable((INFERENCE, {"client_gan": ATTACKS["client_gan"]}))
+"""What ``audit.attacks`` can name: who looks, and the generator that also takes part."""
+
+
 def named_attacks(parts: Sequence[Mapping[str, Any]]) -> Attacks:
     """The attacks that a config names under ``audit.attacks``, each with its keys.
 
@@ -155,8 +159,7 @@ def named_attacks(parts: Sequence[Mapping[str, Any]]) -> Attacks:
     presence: list[Inference] = []
     representatives: list[ClientGAN | ServerGAN] = []
     for part in parts:
-        table = ATTACKS if part.get("name") == "client_gan" else INFERENCE
-        attack = build("audit.attacks", table, part)
+        attack = build("audit.attacks", _PLAYED, part)
         if isinstance(attack, _UNSCORED):
             raise ConfigError(
                 f"audit.attacks: '{part['name']}' is scored by no game of the audit: run it on a"

@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import get_args
+
+from torch import Tensor
 
 from privfl.attacks import Inference, LabelCounts
 from privfl.audit.abreast import each
@@ -14,7 +17,7 @@ from privfl.audit.findings import AuditReport
 from privfl.audit.layer import AskedOfLayers
 from privfl.audit.lying import FRAMES
 from privfl.audit.rehearsal import require_enough
-from privfl.core import ConfigError, Dataset, require
+from privfl.core import Adversary, ClientId, ConfigError, Dataset, require, unknown
 from privfl.federation import Federation
 
 _NO_TEXT = "the samples are numbers and no tokens of a vocabulary: no text is in them."
@@ -66,15 +69,16 @@ def audit(
         lies: beside the lies that a channel declares, how many in single frames of each of two
             servers are told (`told_lies`); None tells no lies at all.
         jobs: how many layers at a time, from two on each in a process of its own, with its share of
-            torch's threads. The findings are the same but for last digits: other numbers of threads
-            add in another order. A script needs ``if __name__ == "__main__":`` around it then, and
-            layers that travel to other processes (pickle).
+            torch's threads. The findings are the same but for last digits (other numbers of threads
+            add in another order), and but for noise, which each audit draws anew. A script needs
+            ``if __name__ == "__main__":`` around it then, and layers that travel to other processes
+            (pickle).
         progress: told what is attacked; from other processes, which layers are done.
 
     Raises:
-        ConfigError: no layers, shares out of range, too few samples outside of training
-            (`require_enough`, of every layer before one is played), or a layer that does not
-            travel.
+        ConfigError: no layers, shares out of range, an unknown effort or adversary, something that
+            is no attack, samples that are not finite or too few outside of training
+            (`require_enough`), all before one layer is played; or a layer that does not travel.
         ProcessDied: the process of a layer was killed.
     """
     named: Mapping[str, Federation] = (
@@ -87,8 +91,14 @@ def audit(
     if budget is not None:
         require.positive(budget=budget)
     require.at_least(1, jobs=jobs)
-    for federation in named.values():
+    if effort not in get_args(Effort):
+        raise ConfigError(unknown("effort", effort, get_args(Effort)))
+    for adversary in adversaries or ():
+        Adversary.parse(adversary)
+    _require_attacks(stream=stream, probe=probe, properties=properties, presence=presence)
+    for layer, federation in named.items():
         require_enough(federation.scenario, held_out)
+        _require_finite(layer, federation.scenario.clients, federation.scenario.workload.data)
     began = time.perf_counter()
     chosen = attacks_of(effort) if attacks is None else attacks
     absent = _absent(next(iter(named.values())).scenario.workload.data)
@@ -127,6 +137,30 @@ def audit(
         absent,
         tuple(model for one in found.values() for model in one.models),
     )
+
+
+def _require_attacks(**played: Sequence[Inference] | None) -> None:
+    for key, attacks in played.items():
+        for one in attacks or ():
+            if not isinstance(one, Inference):
+                raise ConfigError(
+                    f"{key} holds {one!r}, which is no attack that only looks: give objects, as in"
+                    f" {key}=[LinearLeakage()], or names by attacks=named_attacks([...])."
+                )
+
+
+def _require_finite(layer: str, clients: Mapping[ClientId, Tensor], data: Dataset) -> None:
+    """No score is a number where a sample is none: refuse it before anything trains."""
+    if not data.x.is_floating_point():
+        return
+    finite = data.x.reshape(data.n, -1).isfinite().all(1)
+    for client, index in clients.items():
+        if not bool(finite[index].all()):
+            raise ConfigError(
+                f"client {int(client)} of layer '{layer}' holds NaN or infinite values, first in"
+                f" its sample {int((~finite[index]).nonzero()[0])}: nothing can be scored against"
+                " them. Fill them, or leave those samples out."
+            )
 
 
 def _absent(data: Dataset) -> dict[str, str]:

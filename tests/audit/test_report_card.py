@@ -2,6 +2,7 @@
 corrected for being the worst of many, claims on the same scale, and remedies.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from privfl import Federation
 from privfl.attacks import Forward, Inference, Knowledge, LinearLeakage, LossThreshold, Scores
-from privfl.audit import Attacks, ThreatModel, attacks_of, audit, card, named_attacks
+from privfl.audit import Attacks, Line, ThreatModel, attacks_of, audit, card, named_attacks
 from privfl.audit.claimed import Claimed
 from privfl.audit.equal_eyes import merged
 from privfl.audit.findings import AuditReport, Finding
@@ -325,3 +326,16 @@ def test_a_sample_beyond_an_unknown_range_is_read_off_exactly_and_not_cut():
     run = Federation(model, parts, parts[0], rounds=1, audit=keep, executor="sequential").run()
     told = LinearLeakage().run(run.view("server", 0))
     assert torch.allclose(told.samples, x, atol=1e-3)
+
+
+def test_a_brief_line_that_leaks_shows_the_figure_that_does_and_not_one_that_chance_has():
+    figures = {"tpr_at_.01": Figure(0.021, 0.003, 0.071), "auc": Figure(0.59, 0.56, 0.62)}
+    blind = {"tpr_at_.01": 0.01, "auc": 0.5}
+    line = Line(
+        "secagg", "membership", "leaks", adversaries=("server",), figures=figures, blind=blind
+    )
+    assert line.brief == "leaks: server, AUC .59 [.56, .62]"
+    clear = replace(line, figures={**figures, "tpr_at_.01": Figure(0.3, 0.2, 0.4)})
+    assert clear.brief == "leaks: server, TPR at 1 % FPR .30 [.20, .40]"
+    unknown = replace(line, blind={"tpr_at_.01": None, "auc": None})
+    assert unknown.brief == "leaks: server, TPR at 1 % FPR .021 [.003, .071]"

@@ -5,10 +5,14 @@ trains, and no red gate.
 from dataclasses import replace
 
 import pytest
+import torch
+from torch import nn
 
 from privfl import Federation
-from privfl.audit import audit
+from privfl.attacks import LossThreshold
+from privfl.audit import audit, named_attacks
 from privfl.core import ConfigError
+from privfl.data import load
 
 PATIENTS = "data: {name: csv, path: few.csv, target: sick, client_column: ward}\nrounds: 1\n"
 LAYERS = "audit: {layers: {a: {}, b: {bound: {name: clip, l2: 1.0}, channel: additive_sharing}}}\n"
@@ -74,3 +78,49 @@ def test_what_is_advised_helps(clients, test, held_out, way_out):
     with pytest.raises(ConfigError, match=way_out):
         audit(layers, held_out=held_out, progress=told.append)
     assert told == []
+
+
+def four(x, y, test):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+    parts = [(x[i::4], y[i::4]) for i in range(4)]
+    return Federation(net, parts, test, rounds=1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"effort": "lo"}, "unknown effort 'lo'; did you mean 'low'? Known: default, high, low."),
+        ({"adversaries": ["server", "servr"]}, "no adversary is called 'servr'"),
+        ({"probe": ["linear_leakage"]}, "probe holds 'linear_leakage', which is no attack"),
+        ({"stream": [LossThreshold]}, "stream holds <class 'privfl.attacks"),
+    ],
+)
+def test_a_misspelt_argument_is_refused_before_anything_trains(unchecked, asked, said):
+    digits = load("digits")
+    federation = four(digits.train.x, digits.train.y, digits.test)
+    told = []
+    with pytest.raises(ConfigError) as refused:
+        audit(federation, progress=told.append, **asked)
+    assert said in str(refused.value)
+    assert told == []
+
+
+def test_samples_that_are_no_numbers_are_refused_by_client_before_anything_trains():
+    digits = load("digits")
+    x = digits.train.x.clone()
+    x[5, ..., 0] = torch.nan
+    told = []
+    with pytest.raises(ConfigError) as refused:
+        audit(four(x, digits.train.y, digits.test), progress=told.append)
+    assert str(refused.value).startswith(
+        "client 1 of layer 'as configured' holds NaN or infinite values, first in its sample 1:"
+    )
+    assert told == []
+
+
+def test_a_misspelt_attack_is_told_of_the_generator_among_the_known_ones():
+    with pytest.raises(ConfigError, match=r"did you mean 'client_gan'.*Known: .*client_gan.*spear"):
+        named_attacks([{"name": "client_gn"}])
+    known = named_attacks([{"name": "client_gan", "wanted": 3, "labelled": 0}])
+    assert known.representatives[0].wanted == 3
