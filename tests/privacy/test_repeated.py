@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import random
+import types
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -453,3 +455,29 @@ def test_a_rehearsal_that_leaves_no_own_samples_keeps_what_is_given(start: str, 
     knows = Knowledge(auxiliary=data.take(range(4, 7)), seed=1)
     found = attack.run(run.view("server", 0), knows)
     assert found.samples.isfinite().all()
+
+
+def test_who_listens_to_the_collection_of_garbage_is_no_part_of_a_step() -> None:
+    listener = types.FunctionType(_listened.__code__, {"__name__": "somebody.elses"})
+
+    def littering(x: Tensor) -> tuple[Tensor, ...]:
+        litter: list[object] = []
+        litter.append(litter)
+        return cube(x)
+
+    gc.callbacks.append(listener)
+    threshold = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        repeated = Repeated(littering)
+        for x in POINTS[:5]:
+            repeated(x)
+        assert repeated.written
+        assert gc.isenabled()
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(listener)
+
+
+def _listened(phase: str, info: dict[str, int]) -> None:
+    return

@@ -21,13 +21,13 @@ _KNOWN = {"privfl", "torch", "numpy", "jaxtyping", *sys.stdlib_module_names}
 """Of these packages, classes and functions keep nothing themselves."""
 
 
-class Held(NamedTuple):
+class KeptState(NamedTuple):
     """What was found, and the objects themselves, without which another could have their place."""
 
     found: list[Any]
     objects: list[Any]
 
-    def is_as(self, other: Held) -> bool:
+    def is_as(self, other: KeptState) -> bool:
         """Whether nothing changed in between."""
         return self.found == other.found
 
@@ -40,7 +40,7 @@ def foreign(module: str | None) -> bool:
     return name not in _KNOWN and not name.startswith("namedtuple_")
 
 
-def held(function: Any) -> Held | None:
+def held(function: Any) -> KeptState | None:
     """The objects that a function reaches by its arguments, closure, attributes and, where it is
     not of a library, the globals that it names; and where random numbers of Python and numpy are.
     Tensors are told apart by identity, not by value. None where something is among them that hands
@@ -73,7 +73,7 @@ def held(function: Any) -> Held | None:
         parts = list(_parts(one))
         found.append(len(parts))
         left.extend(parts)
-    return Held(found, objects)
+    return KeptState(found, objects)
 
 
 def _parts(one: Any) -> Iterator[Any]:

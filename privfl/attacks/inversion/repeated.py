@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule
 
 from privfl.attacks.inversion.held import held
-from privfl.attacks.inversion.watched import Call, Eyes, Notes, Writer, alike, plain, tensors
+from privfl.attacks.inversion.watched import Call, Doings, Eyes, Writer, alike, plain, tensors
 
 Step: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
@@ -61,7 +61,7 @@ class Repeated:
         self.step = step
         self.calls = 0
         self._worth = times >= WORTH
-        self._notes: Notes | None = None
+        self._notes: Doings | None = None
         self._program: Callable[..., Any] | None = None
         self._constants: list[Tensor] = []
 
@@ -109,13 +109,13 @@ class Repeated:
     def _look(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         found, writer = self._run(inputs)
         if writer is not None:
-            self._notes = Notes.of(writer, inputs)
+            self._notes = Doings.of(writer, inputs)
         return found
 
     def _write(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         found, writer = self._run(inputs)
         before, self._notes = self._notes, None
-        if writer is None or before is None or not before.is_as(Notes.of(writer, inputs)):
+        if writer is None or before is None or not before.is_as(Doings.of(writer, inputs)):
             return found
         try:
             self._program, self._constants = _program(writer.calls, inputs, found)

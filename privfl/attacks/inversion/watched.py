@@ -4,6 +4,7 @@ values meanwhile.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
@@ -37,7 +38,7 @@ _ELSEWHERE = {Tensor.apply_, Tensor.map_, Tensor.map2_, Tensor.__deepcopy__, Ten
 _BACKWARD = {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
 
 
-class Layout(NamedTuple):
+class MemoryLayout(NamedTuple):
     """Where in memory a tensor is, and how it lies there."""
 
     place: int
@@ -46,9 +47,9 @@ class Layout(NamedTuple):
     stride: tuple[int, ...]
 
     @classmethod
-    def of(cls, x: Tensor) -> Layout | None:
-        """That of now: ``data`` can be set, and some operations in place turn a tensor around. None
-        where a tensor is not plain.
+    def of(cls, x: Tensor) -> MemoryLayout | None:
+        """That of x [...] now: ``data`` can be set, and some operations in place turn a tensor
+        around. None where a tensor is not plain.
         """
         if type(x) not in (Tensor, torch.nn.Parameter) or x.layout != torch.strided:
             return None
@@ -67,7 +68,8 @@ class Call(NamedTuple):
 class Eyes(TorchFunctionMode):
     """Notes whether Python looks at a value, runs code in a backward pass that nobody can follow
     there, or, where ``compiling`` counts, has torch compile something: what it compiles while
-    operations are noted is of no use afterwards.
+    operations are noted is of no use afterwards. No garbage is collected meanwhile: who listens to
+    that (as test tools do) would be taken for code of the step.
     """
 
     def __init__(self, *, compiling: bool = False) -> None:
@@ -75,8 +77,11 @@ class Eyes(TorchFunctionMode):
         self._compiling = compiling
         self.read = sys.getprofile() is not None  # whoever profiles cannot be asked to wait
         self._backwards = 0
+        self._collects = False
 
     def __enter__(self) -> Eyes:
+        self._collects = gc.isenabled()
+        gc.disable()
         if not self.read:
             sys.setprofile(self._look)
         super().__enter__()  # type: ignore[no-untyped-call]
@@ -86,6 +91,8 @@ class Eyes(TorchFunctionMode):
         super().__exit__(*given)  # type: ignore[no-untyped-call]
         if sys.getprofile() == self._look:
             sys.setprofile(None)
+        if self._collects:
+            gc.enable()
 
     def _look(self, frame: FrameType, event: str, _: Any) -> None:
         """At what Python runs, also in backward passes, where function modes see nothing."""
@@ -154,7 +161,7 @@ class Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[Call] = []
-        self.layouts: dict[int, Layout] = {}
+        self.layouts: dict[int, MemoryLayout] = {}
         self.roots: list[Tensor] = []
         self.repeatable = True
 
@@ -175,7 +182,7 @@ class Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _seen(self, value: Any, new: list[Tensor]) -> None:
         """Note tensors that were not there before."""
         for one in tensors(value):
-            layout = Layout.of(one)
+            layout = MemoryLayout.of(one)
             if layout is None:
                 self.repeatable = False
                 return
@@ -185,7 +192,7 @@ class Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.repeatable = self.repeatable and self.layouts[id(one)] == layout
 
 
-class Notes(NamedTuple):
+class Doings(NamedTuple):
     """What a call did, with tensors by number in the order in which they were seen; and those that
     were there before.
     """
@@ -195,7 +202,7 @@ class Notes(NamedTuple):
     lifted: list[bool]
 
     @classmethod
-    def of(cls, writer: Writer, inputs: tuple[Tensor, ...]) -> Notes:
+    def of(cls, writer: Writer, inputs: tuple[Tensor, ...]) -> Doings:
         """From what was written down; arguments have no tensor, and have others each time."""
         numbers = {at: number for number, at in enumerate(writer.layouts)}
         given = {id(x) for x in inputs}
@@ -208,7 +215,7 @@ class Notes(NamedTuple):
         lifted = [id(x) in fresh for x in writer.roots]
         return cls([_told(call, numbers) for call in writer.calls], roots, lifted)
 
-    def is_as(self, other: Notes) -> bool:
+    def is_as(self, other: Doings) -> bool:
         """Whether the other call did the same with the same tensors: what was made by other means
         in between is another each time, and of a list of Python's numbers the values count.
         """
@@ -234,7 +241,7 @@ def _told(call: Call, numbers: Mapping[int, int]) -> str:
 
 
 def alike(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors have one shape, type and values (NaN is NaN)."""
+    """Whether two tensors [...] have one shape, type and values (NaN is NaN)."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     return bool(((a == b) | (a.isnan() & b.isnan())).all())
