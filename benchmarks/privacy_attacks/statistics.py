@@ -97,10 +97,10 @@ def inverted(quick: bool) -> Iterable[Row]:
     its settings by an update of other photographs.
     """
     for b in (1, 4, 8):
-        yield from inverted_at(b, 100 if quick else 300)
+        yield from inverted_at(b, 300, 1 if quick else TARGETS[b])
 
 
-def inverted_at(b: int, iterations: int) -> Iterable[Row]:
+def inverted_at(b: int, iterations: int, targets: int) -> Iterable[Row]:
     """The rows of one size of batch: means over batches, and seconds at the first of them."""
     split = load("cifar10")
     middle, spread = (torch.tensor(part).view(1, 3, 1, 1) for part in (split.mean, split.std))
@@ -111,7 +111,7 @@ def inverted_at(b: int, iterations: int) -> Iterable[Row]:
     quality: dict[str, list[float]] = {}
     seconds: dict[str, float] = {}
     tuned: GradInversion | None = None
-    for target in range(TARGETS[b]):
+    for target in range(targets):
         client = split.test.take(range(50 + target * b, 50 + target * b + b))
         view = view_of(network(b), [client], split.test.take(range(8)))
         knows = Knowledge(labels=client.y, auxiliary=auxiliary, seed=b + target)
@@ -143,7 +143,7 @@ def inverted_at(b: int, iterations: int) -> Iterable[Row]:
                     quality.setdefault(name, []).append(psnr)
                     print(b, target, name, psnr, spent, file=sys.stderr)
     reached = {name: mean(values) for name, values in quality.items()}
-    case = f"BatchNorm ConvNet, b={b}, {iterations} iterations, {TARGETS[b]} batches"
+    case = f"BatchNorm ConvNet, b={b}, {iterations} iterations, {targets} batches"
     for name, what in (
         ("without", "without statistics"),
         ("blind", "the mean image"),
@@ -267,7 +267,7 @@ def deeper(quick: bool) -> Iterable[Row]:
     what somebody guesses who saw nothing); and descents that are not tuned.
     """
     for b in (1,) if quick else (1, 4):
-        yield from deeper_at(b, 100 if quick else 800)
+        yield from deeper_at(b, 200 if quick else 800)
 
 
 def deeper_at(b: int, iterations: int) -> Iterable[Row]:
