@@ -14,6 +14,7 @@ import gc
 import importlib.machinery
 import inspect
 import os
+import random
 import re
 import sys
 import types
@@ -114,6 +115,17 @@ def strict(empty):
         return CHECK(empty)
 
 
+DRAWN = random.Random(0)
+
+
+@functools.cache
+def ours():
+    """What checks are made of, as a module of the package's: whoever looks from where a function is
+    called sees the package alone.
+    """
+    return globals() | {"__name__": PACKAGE}
+
+
 KNOWN: dict[int, tuple[types.CodeType, list]] = {}
 """By the address of a piece of code, which is kept with it: the code, and the checks compiled so
 far for it. A function inside another is defined anew at each call of that one, and shares them.
@@ -169,8 +181,10 @@ def compiled(own, found):
     code, defaults = unguarded.__code__, {"__beartype_func": fn}
     if check is not None:
         code, defaults = check.__code__, {**check.__kwdefaults__, "__beartype_func": fn}
+        if "__beartype_getrandbits" in defaults:  # which item of a list: Python's own stay as is
+            defaults["__beartype_getrandbits"] = DRAWN.getrandbits
         if arrays:
-            inner = types.FunctionType(code, globals(), fn.__name__)
+            inner = types.FunctionType(code, ours(), fn.__name__)
             inner.__kwdefaults__ = defaults
             code, defaults = scoped.__code__, {"__check": inner, "__beartype_func": fn}
     # a thread that calls between two of these lines finds what either code asks for
@@ -205,7 +219,7 @@ def checked(fn):
         return jaxtyped(fn, typechecker=CHECK)
     if not fn.__annotations__:
         return fn
-    own = types.FunctionType(first.__code__, globals(), fn.__name__)
+    own = types.FunctionType(first.__code__, ours(), fn.__name__)
     own.__kwdefaults__ = {"__beartype_func": fn}
     _, known = KNOWN.get(id(fn.__code__), (None, ()))
     found = next((each for each in known if each[0] == fn.__annotations__), None)

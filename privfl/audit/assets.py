@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal, TypeAlias, get_args
 
-from scipy.stats import fisher_exact, norm
+from scipy.stats import norm
 
 from privfl.audit.findings import LUCK, Finding
 from privfl.audit.score import Figure
@@ -118,18 +118,9 @@ def clears(finding: Finding, looks: int) -> bool:
     gap = finding.rates.get("gap to decoys")
     if gap is not None and gap.value - wider * (gap.value - gap.low) > 0:
         return True
-    return finding.luck * looks < LUCK or _luck(finding) * looks < 0.025
-
-
-def _luck(finding: Finding) -> float:
-    """How likely so many more samples than decoys are recognised by chance (Fisher 1922)."""
-    hits, decoys = finding.rates.get("recognised"), finding.rates.get("recognised, decoys")
-    if hits is None or decoys is None or not _known(hits) or not _known(decoys):
-        return 1.0
-    n = finding.units
-    of = [round(part.value * n) for part in (hits, decoys)]
-    table = [[of[0], n - of[0]], [of[1], n - of[1]]]
-    return float(fisher_exact(table, alternative="greater")[1])
+    # of what was recognised it is Fisher's exact test against as many decoys as were drawn
+    limit = 0.025 if "recognised, decoys" in finding.rates else LUCK
+    return finding.luck * looks < limit
 
 
 def _known(figure: Figure) -> bool:

@@ -4,8 +4,10 @@ they may know beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal, TypeAlias
 
 import torch
@@ -30,7 +32,7 @@ the sum, or nothing but the models around the round.
 SEES: tuple[Sees, ...] = ("rows", "groups", "sum", "nothing")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class World:
     """Data, a model for it, and one gradient step on all of a client's samples as training.
 
@@ -69,9 +71,9 @@ class World:
 
     def step(self, start: Vector, held: Dataset) -> Vector:
         """The change [d] of a model on some data."""
-        return self._stepped(self.model(), start, held)[0]
+        return self.stepped(self.model(), start, held)[0]
 
-    def _stepped(self, model: FlatModel, start: Vector, held: Dataset) -> tuple[Vector, Vector]:
+    def stepped(self, model: FlatModel, start: Vector, held: Dataset) -> tuple[Vector, Vector]:
         """The change [d] of a model on some data, and that of its running statistics [s] from those
         it has.
         """
@@ -95,43 +97,13 @@ class World:
         model = self.model()
         began, rows = model.state.clone(), []
         for index in subsets:
-            rows.append(self._stepped(model, start, data.take(index))[0])
+            rows.append(self.stepped(model, start, data.take(index))[0])
             model.write_state(began)
         return torch.stack(rows)
 
     def views(self, sees: Sees) -> tuple[View, ...]:
-        """Three rounds as an adversary saw them."""
-        held = [self.data.take(range(i * EACH, (i + 1) * EACH)) for i in range(len(CLIENTS))]
-        weights, before = torch.full((len(CLIENTS),), float(EACH)), self.model().read()
-        seen = []
-        for number, groups in enumerate(PAIRS):
-            stepped = [self._stepped(self.model(), before, own) for own in held]
-            rows, moved = (torch.stack(of) for of in zip(*stepped, strict=True))
-            total = Total(weights @ rows, float(weights.sum()), len(CLIENTS))
-            after = before + total.mean()
-            opened: dict[str, Rows | Total] = {}
-            told: Mapping[str, Tensor] = {}
-            if sees == "rows":
-                opened = {"delta": Rows(rows, weights, CLIENTS)}
-                picked = torch.tensor([True, number > 0, False, True])
-                told = {"clients": torch.tensor(CLIENTS), "selected": picked}
-            elif sees == "groups":
-                home = torch.tensor(groups)
-                means = torch.stack([rows[home == group].mean(dim=0) for group in (0, 1)])
-                opened = {"delta": Rows(means, torch.full((2,), 2.0 * EACH))}
-                told = {"membership": home, "groups": torch.tensor([0, 1])}
-            elif sees == "sum":
-                opened = {"delta": total}
-            who = "client/2" if sees == "nothing" else "server"
-            plan = RoundPlan(number, CLIENTS, len(before), l2=float("inf"))
-            if self.statistics and sees == "rows":
-                opened[BUFFERS] = Rows(moved, weights, CLIENTS)
-            elif self.statistics and sees == "sum":
-                opened[BUFFERS] = Total(weights @ moved, float(weights.sum()), len(CLIENTS))
-            beside = {BUFFERS: self.model().state} if self.statistics else {}
-            seen.append(View(who, plan, before, after, opened, told, extra=beside))
-            before = after
-        return tuple(seen)
+        """Three rounds as an adversary saw them, in tensors of the caller's own."""
+        return copy.deepcopy(_views(self, sees))
 
     def knowledge(self) -> Knowledge:
         """All that an attack may know: the recipe, samples of its own, a pool half of which was
@@ -143,23 +115,40 @@ class World:
             auxiliary=self.data.take(range(2 * trained, SAMPLES)),
             candidates=self.data.take(range(2 * trained)),
             members=self.data.take(range(trained - 2)),
-            labels=self.data.y[:EACH],
+            labels=self.data.y[:EACH].clone(),
             samples=EACH,
             trainer=self,
             attribute="group",
         )
 
 
-def worlds() -> Iterator[World]:
+def worlds() -> tuple[World, ...]:
     """Images of 8 x 8 pixels in four classes, and text of nine tokens."""
+    return _every_world()[:2]
+
+
+def rare_worlds() -> tuple[World, ...]:
+    """What few attacks ask for: images for a network whose clients send running statistics, and for
+    a wide one.
+    """
+    return _every_world()[2:]
+
+
+@cache
+def _every_world() -> tuple[World, ...]:
     rng = torch.Generator().manual_seed(1)
     y, order = torch.arange(SAMPLES) % CLASSES, torch.arange(SAMPLES)
     facts = {"group": (order // 3) % 2, "writer": order // 8}
     x = torch.randn(SAMPLES, 1, 8, 8, generator=rng) + y[:, None, None, None]
-    yield World("images", Dataset(x, y, CLASSES, facts))
+    images = Dataset(x, y, CLASSES, facts)
     tokens = torch.randint(0, TOKENS, (SAMPLES, 6), generator=rng)
-    x, y = tokens[:, :-1].clone(), tokens[:, 1:].clone()
-    yield World("text", Dataset(x, y, TOKENS, facts))
+    text = Dataset(tokens[:, :-1].clone(), tokens[:, 1:].clone(), TOKENS, facts)
+    return (
+        World("images", images),
+        World("text", text),
+        World("images and running statistics", images, statistics=True),
+        World("images for a wide layer", images, width=200),
+    )
 
 
 def _loss(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -167,10 +156,51 @@ def _loss(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return functional.cross_entropy(module(x).flatten(0, -2), y.flatten())
 
 
-def rare_worlds() -> Iterator[World]:
-    """What few attacks ask for: images for a network whose clients send running statistics, and for
-    a wide one.
+@cache
+def _steps(world: World) -> tuple[tuple[Vector, Vector, Tensor, Tensor], ...]:
+    """The model [d] before and after each of three rounds, the changes [n, d] of the clients, and
+    those of their running statistics [n, s].
     """
-    images = next(worlds())
-    yield World("images and running statistics", images.data, statistics=True)
-    yield World("images for a wide layer", images.data, width=200)
+    held = [world.data.take(range(i * EACH, (i + 1) * EACH)) for i in range(len(CLIENTS))]
+    weights, before = torch.full((len(CLIENTS),), float(EACH)), world.model().read()
+    rounds = []
+    for _ in PAIRS:
+        stepped = [world.stepped(world.model(), before, own) for own in held]
+        rows, moved = (torch.stack(of) for of in zip(*stepped, strict=True))
+        after = before + Total(weights @ rows, float(weights.sum()), len(CLIENTS)).mean()
+        rounds.append((before, after, rows, moved))
+        before = after
+    return tuple(rounds)
+
+
+@cache
+def _views(world: World, sees: Sees) -> tuple[View, ...]:
+    """What `World.views` gives copies of: some 40 attacks are shown the same rounds, several times
+    each.
+    """
+    weights, seen = torch.full((len(CLIENTS),), float(EACH)), []
+    for number, (groups, played) in enumerate(zip(PAIRS, _steps(world), strict=True)):
+        before, after, rows, moved = played
+        total = Total(weights @ rows, float(weights.sum()), len(CLIENTS))
+        opened: dict[str, Rows | Total] = {}
+        told: Mapping[str, Tensor] = {}
+        if sees == "rows":
+            opened = {"delta": Rows(rows, weights, CLIENTS)}
+            picked = torch.tensor([True, number > 0, False, True])
+            told = {"clients": torch.tensor(CLIENTS), "selected": picked}
+        elif sees == "groups":
+            home = torch.tensor(groups)
+            means = torch.stack([rows[home == group].mean(dim=0) for group in (0, 1)])
+            opened = {"delta": Rows(means, torch.full((2,), 2.0 * EACH))}
+            told = {"membership": home, "groups": torch.tensor([0, 1])}
+        elif sees == "sum":
+            opened = {"delta": total}
+        who = "client/2" if sees == "nothing" else "server"
+        plan = RoundPlan(number, CLIENTS, len(before), l2=float("inf"))
+        if world.statistics and sees == "rows":
+            opened[BUFFERS] = Rows(moved, weights, CLIENTS)
+        elif world.statistics and sees == "sum":
+            opened[BUFFERS] = Total(weights @ moved, float(weights.sum()), len(CLIENTS))
+        beside = {BUFFERS: world.model().state} if world.statistics else {}
+        seen.append(View(who, plan, before, after, opened, told, extra=beside))
+    return tuple(seen)

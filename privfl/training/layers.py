@@ -102,47 +102,65 @@ def layers_of(model: FlatModel) -> tuple[Layer, ...]:
     return tuple(found)
 
 
+Sides = tuple[tuple[Tensor, Tensor | None], ...]
+"""Each layer's weights [K, outputs, inputs] and biases [K, outputs, 1]."""
+
+
 class Scratch:
-    """Memory for one step of K copies on batches of B, reused by every step of that size or less:
-    fresh memory costs page faults.
+    """Memory for K copies' steps on batches of B, so many at once, reused by every step of that
+    size or less: fresh memory costs page faults.
     """
 
     def __init__(
-        self, layers: Sequence[Layer], copies: int, batch: int, device: torch.device
+        self,
+        layers: Sequence[Layer],
+        copies: int,
+        batch: int,
+        device: torch.device,
+        steps: int = 1,
     ) -> None:
-        sizes = [layers[0].inputs, *(layer.outputs for layer in layers)]
+        def flat(*shape: int) -> Tensor:
+            return torch.empty(math.prod(shape), device=device)
+
+        many = steps * batch
         self.layers = tuple(layers)
-        self.values = [torch.empty(copies * size * batch, device=device) for size in sizes]
-        self.slopes = [
-            torch.empty(copies * layer.outputs * batch, device=device) for layer in layers
-        ]
+        self.x = flat(copies, many, layers[0].inputs)
+        self.ones = torch.ones(copies * many, device=device)
+        self.values = [flat(copies, layer.outputs, batch) for layer in layers]
+        self.slopes = [flat(copies, layer.outputs, batch) for layer in layers]
+        if steps > 1:
+            self.entering, self.leaving = (flat(copies, many, layers[0].outputs) for _ in range(2))
+            self.alike = flat(copies, many, many), flat(copies, many, many)
 
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """One layer's views in one step: the activations before and after it, values in and out,
-    slopes, its parameters, and where its gradient goes.
+    """One layer's views in one step, with the factors of its products as they stand: values out
+    are ``left right`` + bias; slopes in are ``slope_rows weight``; its gradients are ``slope
+    before`` and the product ``sums`` with ones.
     """
 
     entered: type[nn.Module] | None
     activation: type[nn.Module] | None
-    before: Tensor
-    turned: Tensor
+    left: Tensor
+    right: Tensor
+    bias: Tensor | None
     after: Tensor
     slope: Tensor
-    behind: Tensor | None
+    slope_rows: Tensor
     weight: Tensor
-    weight_turned: Tensor
-    bias: Tensor | None
+    before: Tensor
+    behind: Tensor | None
     to_weight: Tensor
     to_bias: Tensor | None
+    sums: tuple[Tensor, Tensor]
 
     def forward(self) -> None:
         """Values out of values in."""
         if self.bias is None:
-            torch.bmm(self.weight, self.before, out=self.after)
+            torch.bmm(self.left, self.right, out=self.after)
         else:
-            torch.baddbmm(self.bias, self.weight, self.before, out=self.after)
+            torch.baddbmm(self.bias, self.left, self.right, out=self.after)
 
     def activate(self) -> None:
         """In place."""
@@ -153,24 +171,37 @@ class _Level:
         elif self.activation is nn.Sigmoid:
             self.after.sigmoid_()
 
-    def back(self) -> None:
-        """Slopes in from slopes out."""
+    def back(self, into: Tensor | None) -> None:
+        """Slopes in from slopes out, to where the layer below has its own or elsewhere."""
         if self.behind is not None:
-            torch.bmm(self.weight_turned, self.slope, out=self.behind)
-            _through(self.entered, self.behind, self.before)
+            torch.bmm(self.slope_rows, self.weight, out=self.behind)
+            _through(self.entered, self.behind, self.before, self.behind if into is None else into)
 
-    def gather(self, ones: Tensor, scale: float, keep: float) -> None:
+    def gather(self, scale: float, keep: float) -> None:
         """Target = keep * target + scale * gradient."""
         torch.baddbmm(
-            self.to_weight, self.slope, self.turned, beta=keep, alpha=scale, out=self.to_weight
+            self.to_weight, self.slope, self.before, beta=keep, alpha=scale, out=self.to_weight
         )
         if self.to_bias is not None:
-            torch.baddbmm(self.to_bias, self.slope, ones, beta=keep, alpha=scale, out=self.to_bias)
+            torch.baddbmm(self.to_bias, *self.sums, beta=keep, alpha=scale, out=self.to_bias)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """A step's part of what several share: what the W at their beginning gives it, where its slopes
+    go, and how its samples are like those of the steps before, whose slopes are ``known``.
+    """
+
+    entering: Tensor
+    leaving: Tensor
+    alike: Tensor
+    known: Tensor
 
 
 class Stack:
-    """K copies of an MLP at work on batches of B: views of the parameters [K, d] and of a
-    `Scratch`, so nothing is allocated in a step.
+    """K copies of an MLP at work on batches of B: views of their parameters, of where the step
+    goes (the parameters themselves, or a gradient) and of a `Scratch`, so nothing is allocated in
+    a step.
 
     ``x`` [K, steps B, inputs] is where the caller gathers the batches of so many steps, which
     `begin`, then `forward`, `loss` and `backward` of each, and `end` go through. Of more than one
@@ -181,83 +212,91 @@ class Stack:
     """
 
     def __init__(
-        self,
-        scratch: Scratch,
-        parameters: Float[Tensor, "K d"],
-        gradient: Float[Tensor, "K d"] | None,
-        batch: int,
-        steps: int = 1,
+        self, scratch: Scratch, parameters: Sides, target: Sides, batch: int, steps: int = 1
     ) -> None:
-        K, many, inputs = len(parameters), steps * batch, scratch.layers[0].inputs
-        target = parameters if gradient is None else gradient
-        self.x = scratch.values[0][: K * many * inputs].view(K, many, inputs)
-        self.ones = parameters.new_ones(K, many, 1)
-        self.alike = parameters.new_empty(K, many, many) if steps > 1 else None
-        spaces = zip(scratch.layers, scratch.values[1:], scratch.slopes, strict=True)
-        shaped = [
-            [
-                _shaped(flat, K, layer.outputs, batch if n else many, layer is scratch.layers[-1])
-                for flat in (values, slopes)
-            ]
-            for n, (layer, values, slopes) in enumerate(spaces)
-        ]
-        sides = [
-            (*_parameters(parameters, layer), *_parameters(target, layer))
-            for layer in scratch.layers
-        ]
+        K, many, layers = len(parameters[0][0]), steps * batch, scratch.layers
 
-        def level(n: int, part: slice, before: Tensor, below: _Level | None) -> _Level:
-            layer, (weight, bias, to_weight, to_bias) = scratch.layers[n], sides[n]
-            after, slope = (side if n else side[:, :, part] for side in shaped[n])
+        def rows(flat: Tensor, n: int, features: int) -> Tensor:
+            return flat[: K * n * features].view(K, n, features)
+
+        def level(n: int, before: Tensor, batch: int, *spaces: Tensor) -> _Level:
+            layer, last = layers[n], n == len(layers) - 1
+            (weight, bias), (to_weight, to_bias) = parameters[n], target[n]
+            after, slope = (
+                rows(flat, layer.outputs, batch) if last else rows(flat, batch, layer.outputs)
+                for flat in spaces
+            )
+            across, ones = slope.transpose(1, 2), rows(scratch.ones, batch, 1)
+            sums = (slope, ones) if last else (ones.view(K, 1, batch), slope)
+            if not last and bias is not None and to_bias is not None:
+                bias, to_bias = bias.transpose(1, 2), to_bias.transpose(1, 2)
             return _Level(
-                below.activation if below else None,
-                layer.activation,
-                before,
-                before.transpose(1, 2),
-                after,
-                slope,
-                below.slope if below else None,
-                weight,
-                weight.transpose(1, 2),
-                bias,
-                to_weight,
-                to_bias,
+                entered=layers[n - 1].activation if n else None,
+                activation=layer.activation,
+                left=weight if last else before,
+                right=before.transpose(1, 2) if last else weight.transpose(1, 2),
+                bias=bias,
+                after=after,
+                slope=slope if last else across,
+                slope_rows=across if last else slope,
+                weight=weight,
+                before=before,
+                behind=rows(scratch.slopes[n - 1], batch, layer.inputs) if n else None,
+                to_weight=to_weight,
+                to_bias=to_bias,
+                sums=sums,
             )
 
-        self.whole = level(0, slice(many), self.x.transpose(1, 2), None)
-        self.parts = [slice(step * batch, (step + 1) * batch) for step in range(steps)]
-        self.levels: list[list[_Level]] = []
-        for part in self.parts:
-            levels = [level(0, part, self.whole.before[:, :, part], None)]
-            for n in range(1, len(scratch.layers)):
-                levels.append(level(n, part, levels[-1].after, levels[-1]))
-            self.levels.append(levels)
-        self.logits, self.slope = self.levels[0][-1].after, self.levels[0][-1].slope
+        self.x = rows(scratch.x, many, layers[0].inputs)
+        self.levels: list[_Level] = []
+        for n, spaces in enumerate(zip(scratch.values, scratch.slopes, strict=True)):
+            before = self.levels[-1].after if n else self.x[:, :batch]
+            self.levels.append(level(n, before, batch, *spaces))
+        self.logits, self.slope = self.levels[-1].after, self.levels[-1].slope
+        self.products: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.ahead: list[_Ahead] = []
+        if steps == 1:
+            return
+        self.whole = level(0, self.x, many, scratch.entering, scratch.leaving)
+        # samples are compared with earlier ones alone: a quarter is left out
+        half = -(-steps // 2) * batch
+        for flat, first, end in zip(scratch.alike, (0, half), (half, many), strict=True):
+            alike = flat[: K * (end - first) * end].view(K, end - first, end)
+            self.products.append((self.x[:, first:end], self.x[:, :end].transpose(1, 2), alike))
+            for start in range(first, end, batch):
+                part = slice(start, start + batch)
+                self.ahead.append(
+                    _Ahead(
+                        self.whole.after[:, part],
+                        self.whole.slope_rows[:, part],
+                        alike[:, start - first : start - first + batch, :start],
+                        self.whole.slope_rows[:, :start],
+                    )
+                )
 
     def begin(self) -> None:
         """Look at all steps' batches in ``x``."""
-        if self.alike is None:
+        if not self.ahead:
             return
-        self.whole.forward()
-        torch.bmm(self.whole.turned, self.whole.before, out=self.alike)
-        if self.whole.bias is not None:
-            self.alike.add_(1.0)  # a bias is the weight of an input of 1
+        torch.bmm(self.whole.left, self.whole.right, out=self.whole.after)
+        for left, right, alike in self.products:
+            torch.bmm(left, right, out=alike)
+            if self.whole.bias is not None:
+                alike.add_(1.0)  # a bias is the weight of an input of 1
 
     def forward(self, step: int, scale: float) -> None:
         """A step's logits; ``scale`` as `backward` of the steps before was given it."""
-        first, *others = self.levels[step]
-        if self.alike is None:
+        first, *others = self.levels
+        if not self.ahead:
             first.forward()
-        elif step:
-            part = self.parts[step]
-            known = slice(part.start)
-            torch.baddbmm(
-                first.after,
-                self.whole.slope[:, :, known],
-                self.alike[:, known, part],
-                alpha=scale,
-                out=first.after,
-            )
+        else:
+            ahead = self.ahead[step]
+            if first.bias is None:
+                first.after.copy_(ahead.entering)
+            else:
+                torch.add(ahead.entering, first.bias, out=first.after)
+            if step:
+                torch.baddbmm(first.after, ahead.alike, ahead.known, alpha=scale, out=first.after)
         first.activate()
         for level in others:
             level.forward()
@@ -290,62 +329,50 @@ class Stack:
         With the parameters themselves as the target this is a whole SGD step: keep = 1 - lr *
         weight_decay, scale = -lr.
         """
-        for level in reversed(self.levels[step]):
-            level.back()  # before the step changes the weight
-            if self.alike is None or level.behind is not None:
-                level.gather(self.ones[:, : self.parts[0].stop], scale, keep)
+        for n in reversed(range(len(self.levels))):
+            level = self.levels[n]
+            # before the step changes the weight
+            level.back(self.ahead[step].leaving if self.ahead and n == 1 else None)
+            if n or not self.ahead:
+                level.gather(scale, keep)
 
     def end(self, scale: float) -> None:
         """Bring what several steps found to the first layer."""
-        if self.alike is not None:
-            self.whole.gather(self.ones, scale, 1.0)
+        if self.ahead:
+            self.whole.gather(scale, 1.0)
 
 
-def _shaped(flat: Tensor, K: int, features: int, batch: int, last: bool) -> Tensor:
-    """The first values of a scratch vector as [K, features, B], batch-first in memory unless they
-    are the last layer's.
-    """
-    flat = flat[: K * features * batch]
-    return flat.view(K, features, batch) if last else flat.view(K, batch, features).transpose(1, 2)
-
-
-def _parameters(flat: Tensor, layer: Layer) -> tuple[Tensor, Tensor | None]:
-    """A layer's weights [K, outputs, inputs] and biases [K, outputs, 1] as views of [K, d]."""
-    weight = flat[:, layer.weight : layer.weight + layer.inputs * layer.outputs].view(
-        -1, layer.outputs, layer.inputs
-    )
-    return weight, (
-        None
-        if layer.bias is None
-        else flat[:, layer.bias : layer.bias + layer.outputs].view(-1, layer.outputs, 1)
-    )
-
-
-def _through(activation: type[nn.Module] | None, slope: Tensor, value: Tensor) -> None:
-    """Multiply a slope by an activation's derivative at the value that came out of it, in place."""
+def _through(
+    activation: type[nn.Module] | None, slope: Tensor, value: Tensor, into: Tensor
+) -> None:
+    """A slope times an activation's derivative at the value that came out of it."""
     if activation is nn.ReLU:
-        torch.ops.aten.threshold_backward.grad_input(slope, value, 0, grad_input=slope)
+        torch.ops.aten.threshold_backward.grad_input(slope, value, 0, grad_input=into)
     elif activation is nn.Tanh:
-        torch.ops.aten.tanh_backward.grad_input(slope, value, grad_input=slope)
+        torch.ops.aten.tanh_backward.grad_input(slope, value, grad_input=into)
     elif activation is nn.Sigmoid:
-        torch.ops.aten.sigmoid_backward.grad_input(slope, value, grad_input=slope)
+        torch.ops.aten.sigmoid_backward.grad_input(slope, value, grad_input=into)
+    elif into is not slope:
+        into.copy_(slope)
 
 
-TOGETHER = 32
+TOGETHER = 40
 """So many samples of several steps go through a wide first layer at once: larger products have
-more to gain from their own inner products than those cost.
+more to gain from their own inner products than those cost. 32 to 64 measured alike.
 """
+PAIRED = 32
+"""Batches up to this size go two at once, at least."""
 
 
 def steps_at_once(layers: Sequence[Layer], batch: int) -> int:
     """How many steps `Stack` should take together.
 
     >>> wide, last = Layer(784, 200, 0, None, nn.ReLU), Layer(200, 10, 156800, None, None)
-    >>> steps_at_once((wide, last), batch=8), steps_at_once((wide, last), batch=32)
-    (4, 1)
+    >>> [steps_at_once((wide, last), batch) for batch in (8, 32, 64)]
+    [5, 2, 1]
     """
-    hidden = len(layers) > 1 and layers[0].outputs >= 2 * TOGETHER
-    return max(1, TOGETHER // batch) if hidden else 1
+    hidden = len(layers) > 1 and layers[0].outputs >= 2 * PAIRED
+    return max(2 if batch <= PAIRED else 1, TOGETHER // batch) if hidden else 1
 
 
 def bytes_per_copy(layers: Sequence[Layer], d: int, batch: int, vectors: int) -> int:

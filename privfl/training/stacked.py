@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from privfl.core import Broadcast, CoinSource, Dataset, UnsupportedModel, cross_entropy
+from privfl.training.copies import Copies, cut
 from privfl.training.executor import Sequential, fits
 from privfl.training.gradient import PlainGradient
 from privfl.training.layers import (
@@ -26,9 +27,9 @@ from privfl.training.layers import (
 from privfl.training.sgd import LocalSGD
 from privfl.training.task import Result, Task, Workload
 
-CACHE = 3 << 19
-"""Bytes that a block of clients may keep warm on a CPU: most of a core's second-level cache of 2
-MiB.
+CACHE = 7 << 19
+"""Bytes that a block of clients may keep warm on a CPU: more than a core's second-level cache of 1
+or 2 MiB, as larger blocks are fewer calls.
 """
 DEVICE = 1 << 30
 """The same where there is an accelerator, which wants large products."""
@@ -183,16 +184,15 @@ class Stacked:
             ahead = steps_at_once(self.layers, width)
         vectors = 1 + stepwise + bool(self.method.momentum)
         warm = d // ahead if device.type == "cpu" else d  # touched once in so many steps
-        each = bytes_per_copy(self.layers, warm, width, vectors)
+        each = bytes_per_copy(self.layers, warm, ahead * width, vectors)
         together = max(1, min(len(group), (CACHE if device.type == "cpu" else DEVICE) // each))
         together = -(-len(group) // -(-len(group) // together))  # blocks of even size
-        scratch = Scratch(self.layers, together, ahead * width, device)
-        parameters = torch.empty(together, d, device=device)
-        gradient = torch.empty(together, d, device=device) if stepwise else None
+        scratch = Scratch(self.layers, together, width, device, ahead)
+        space = Copies(self.layers, together, d, device, stepwise)
         for first in range(0, len(group), together):
             block = group[first : first + together]
             try:
-                losses = self._train_block(data, block, scratch, parameters, gradient, ahead)
+                losses = self._train_block(data, block, scratch, space, ahead)
             except (
                 RuntimeError,
                 IndexError,
@@ -205,12 +205,12 @@ class Stacked:
                 )
                 continue
             # inner products of huge samples, which a step alone never makes, may overflow
-            ended = parameters[: len(block)].sum(dim=1).isfinite().tolist()
+            ended = [True] * len(block) if ahead == 1 else space.finite(len(block))
             for k, c in enumerate(block):
-                if ahead > 1 and not ended[k]:
+                if not ended[k]:
                     results[c.row] = self.alone.train_one(broadcast, c.task, out[c.row], seeds)
                     continue
-                torch.sub(parameters[k], c.sent.parameters, out=out[c.row])
+                space.change(k, c.sent.parameters, out[c.row])
                 steps = len(c.sizes)
                 results[c.row] = self.method.finish(
                     c.task.client,
@@ -227,23 +227,24 @@ class Stacked:
         data: Dataset,
         block: list[_Client],
         scratch: Scratch,
-        parameters: Tensor,
-        gradient: Tensor | None,
+        space: Copies,
         ahead: int,
     ) -> list[float]:
-        """Train a block in the first rows of ``parameters``, so many steps at a time as ``ahead``
+        """Train a block in the first copies of ``space``, so many steps at a time as ``ahead``
         says; each client's sum of batch losses.
         """
         method, lr = self.method, self.method.rate(block[0].sent.version)
         start = _start(block)
-        parameters = parameters[: len(block)].copy_(start)
+        space.begin(start, len(block))
         at, share = _table(block)
         at, share = at.to(data.x.device), share.to(data.x.device)
         labels, nll, minus = data.y[at], torch.zeros_like(share), share.new_full((1, 1, 1), -1.0)
         step = (
             None
-            if gradient is None
-            else _Step(method, start, block, parameters, gradient[: len(block)], lr)
+            if space.rows is None or space.gradient is None
+            else _Step(
+                method, start, block, space.rows[: len(block)], space.gradient[: len(block)], lr
+            )
         )
         x = data.x.flatten(1)
         for began, ended, active, width, even in _stretches(block):
@@ -252,13 +253,13 @@ class Stacked:
                 (-lr * mean, 1 - lr * method.weight_decay) if step is None else (mean, 0.0)
             )
             minus_one = minus.expand(active, 1, width)
-            within = gradient if gradient is None else gradient[:active]
+            parameters, target = (cut(side, slice(active)) for side in (space.sides, space.target))
             stacks = {
-                steps: Stack(scratch, parameters[:active], within, width, steps)
+                steps: Stack(scratch, parameters, target, width, steps)
                 for steps in {min(ahead, ended - began), (ended - began) % ahead} - {0}
             }
-            cut = slice(began, ended), slice(active), slice(None), slice(width)
-            rows, label, part, likelihood = (table[cut] for table in (at, labels, share, nll))
+            now = slice(began, ended), slice(active), slice(None), slice(width)
+            rows, label, part, likelihood = (table[now] for table in (at, labels, share, nll))
             for first in range(0, ended - began, ahead):
                 some = rows[first : first + ahead]
                 stack = stacks[len(some)]

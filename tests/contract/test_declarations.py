@@ -329,6 +329,8 @@ def test_a_key_that_opens_few_sums_refuses_more_rounds(digits):
 
 FOREIGN = {
     "aggregators/network.py": "the functions of a compiled library, by ctypes",
+    "attacks/inversion/held.py": "whatever a model or a loss of somebody's holds",
+    "attacks/inversion/watched.py": "torch's own functions, by what torch calls them",
     "core/field_values.py": "the fields of a dataclass, by dataclasses.fields",
     "core/native.py": "whether the operating system has users",
     "crypto/fixed_kernel.py": "the functions of a compiled library, by ctypes",

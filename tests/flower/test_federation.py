@@ -147,7 +147,7 @@ def free(out):
     return True
 
 
-def until(done, seconds=60.0):
+def until(done, seconds=300.0):
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end, "it took too long"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import random
+import types
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from privfl import Federation
 from privfl.attacks import LAMP, GradientInversion, GradInversion, Inference, Knowledge, TabLeak
@@ -19,6 +25,8 @@ from privfl.models import initialised, mlp, transformer
 from privfl.training import FedSGD
 
 POINTS = [torch.tensor([0.5 + 0.3 * k, -1.0 + 0.2 * k, 2.0 - 0.1 * k]) for k in range(20)]
+LATE = 1.9
+"""The first value of points is greater from the sixth on."""
 
 
 def cube(x: Tensor) -> tuple[Tensor, ...]:
@@ -82,10 +90,59 @@ def by_nothing(x: Tensor) -> Tensor:
     return x[torch.nonzero(x > 0)[0]]
 
 
-@pytest.mark.parametrize(
-    "function", [by_sign, by_item, by_list, by_numpy, by_array, by_choice, by_nothing]
-)
+def by_text(x: Tensor) -> Tensor:
+    return -x if float(str(x)[8:14]) > LATE else x
+
+
+def by_likeness(x: Tensor) -> Tensor:
+    return x if x.equal(x.clamp(max=LATE)) and x.allclose(x.clamp(max=LATE)) else -x
+
+
+def by_packed_list(x: Tensor) -> Tensor:
+    return x + torch.tensor([x[0]]).sub(LATE).relu() + x.new_tensor([x[0]]).sub(LATE).relu()
+
+
+def by_copy(x: Tensor) -> Tensor:
+    return x + copy.deepcopy(x)[0].sub(LATE).relu()
+
+
+def by_each(x: Tensor) -> Tensor:
+    return x.clone().apply_(lambda value: -value if value > LATE else value)
+
+
+def by_place(x: Tensor) -> Tensor:
+    parts = torch.tensor_split(torch.arange(6.0) + x[1], (x[:1] > LATE).long() + 2)
+    return parts[0].sum()
+
+
+def by_data(x: Tensor) -> Tensor:
+    y = x * 1
+    y.data = y.data.clamp(max=LATE)
+    return y * 2
+
+
+def by_parameter(x: Tensor) -> Tensor:
+    return x + nn.Parameter(x * 1).sub(LATE).relu().detach()
+
+
+def by_thread(x: Tensor) -> Tensor:
+    with ThreadPoolExecutor(1) as pool:
+        return x + pool.submit(lambda: torch.relu(x[0] - LATE)).result()
+
+
+def by_package(x: Tensor) -> Tensor:
+    return x + torch.from_dlpack(torch._C._to_dlpack(x)).sub(LATE).relu()
+
+
+LOOKS = [
+    *(by_sign, by_item, by_list, by_numpy, by_array, by_choice, by_nothing, by_text, by_likeness),
+    *(by_packed_list, by_copy, by_each, by_place, by_data, by_parameter, by_thread, by_package),
+]
+
+
+@pytest.mark.parametrize("function", LOOKS)
 def test_a_step_that_looks_at_values_is_run_itself(function: Callable[[Tensor], Tensor]) -> None:
+    """Some look where it makes a difference from the sixth call on alone."""
     repeated = Repeated(lambda x: (function(x),))
     for x in POINTS:
         assert torch.equal(repeated(x)[0], function(x))
@@ -104,10 +161,43 @@ class Backwards(torch.autograd.Function):
         return e * float(e.sum() > 4)
 
 
-def test_a_look_in_the_backward_pass_counts() -> None:
+class InNumpy(Backwards):
+    """Does so in numpy."""
+
+    @staticmethod
+    def backward(ctx: object, e: Tensor) -> Tensor:
+        return e * 2 if e.detach().numpy()[0] > 8 * LATE else e
+
+
+class InLists(Backwards):
+    """Does so in Python's lists."""
+
+    @staticmethod
+    def backward(ctx: object, e: Tensor) -> Tensor:
+        return e * 2 if e.tolist()[0] > 8 * LATE else e
+
+
+def hooked(x: Tensor) -> Tensor:
+    y = x * 2
+    y.register_hook(lambda e: e * 2 if e.tolist()[0] > 8 * LATE else e)
+    return y
+
+
+def computed_again(x: Tensor) -> Tensor:
+    def part(x: Tensor) -> Tensor:
+        return x.sin() if torch.is_grad_enabled() and max(x.tolist()) < LATE else x.cos()
+
+    y: Tensor = checkpoint(part, x, use_reentrant=False)
+    return y
+
+
+@pytest.mark.parametrize(
+    "function", [Backwards.apply, InNumpy.apply, InLists.apply, hooked, computed_again]
+)
+def test_a_look_in_the_backward_pass_counts(function: Callable[[Tensor], Tensor]) -> None:
     def slope(x: Tensor) -> tuple[Tensor, ...]:
         free = x.detach().requires_grad_()
-        return torch.autograd.grad(Backwards.apply(free).square().sum(), free)
+        return torch.autograd.grad(function(free).square().sum(), free)
 
     repeated = Repeated(slope)
     for x in POINTS:
@@ -141,6 +231,73 @@ def test_what_is_kept_between_calls_is_kept() -> None:
         assert torch.equal(third, 3 * POINTS[2]), step
         assert torch.equal(fourth, 4 * POINTS[3]), step
         assert not repeated.written
+
+
+class Keeps:
+    """A step that keeps something, which makes a difference late."""
+
+    def __init__(self) -> None:
+        self.calls, self.peak, self.past = 0, torch.tensor(2.0), [torch.zeros(3)]
+        self.drawn, self.numbers = random.Random(3), np.random.default_rng(3)
+
+    def counted(self, x: Tensor) -> tuple[Tensor, ...]:
+        self.calls += 1
+        return (x if self.calls < 6 else -x,)
+
+    def peaked(self, x: Tensor) -> tuple[Tensor, ...]:
+        self.peak = torch.maximum(self.peak, (3 * x).sin().max() * 2.5)
+        return (x / self.peak,)
+
+    def remembering(self, x: Tensor) -> tuple[Tensor, ...]:
+        self.past.append(x.clone())
+        return (x + sum(self.past[:-6]),)
+
+    def drawing(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (x if self.drawn.random() > 0.2 else -x,)
+
+    def drawing_in_numpy(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (x if self.numbers.random() > 0.2 else -x,)
+
+    def drawing_by_all(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (x if random.random() > 0.2 else -x,)
+
+
+@pytest.mark.parametrize("name", [name for name in vars(Keeps) if not name.startswith("_")])
+def test_what_is_kept_beside_tensors_is_kept(name: str) -> None:
+    random.seed(3)
+    true = [getattr(keeps, name)(x)[0] for keeps in (Keeps(),) for x in POINTS]
+    random.seed(3)
+    repeated = Repeated(getattr(Keeps(), name))
+    found = [repeated(x)[0] for x in POINTS]
+    assert torch.equal(torch.stack(found), torch.stack(true))
+    assert not repeated.written
+
+
+def test_what_cannot_be_written_down_fails_nobody() -> None:
+    """A number that the program's text cannot hold."""
+
+    def endless(x: Tensor) -> tuple[Tensor, ...]:
+        return ((x * complex(1, float("inf"))).imag,)
+
+    repeated = Repeated(endless)
+    for x in POINTS:
+        assert torch.allclose(repeated(x)[0], endless(x)[0], 0, 0, equal_nan=True)
+
+
+def test_a_step_that_compiles_goes_on() -> None:
+    """What is compiled while operations are noted cannot be run later."""
+
+    def compiled(x: Tensor) -> tuple[Tensor, ...]:
+        free = x.detach().requires_grad_()
+        eyes = (torch.ones(3),)
+        twice = torch.cond(x[0] > LATE, lambda one: one * 2, lambda one: one * 1, eyes)
+        return torch.autograd.grad((twice * free).square().sum(), free)
+
+    repeated = Repeated(compiled)
+    for x in POINTS[:8]:
+        true = x * 8 if x[0] > LATE else x * 2
+        assert torch.equal(repeated(x)[0], true)
+    assert not repeated.written
 
 
 def test_a_step_that_overwrites_its_argument_does_so_each_time() -> None:
@@ -211,6 +368,7 @@ def test_descents_are_those_of_the_steps_themselves(
         **more,
     ).run()
     view, knows = run.view("server", 0), Knowledge(auxiliary=own, seed=1)
+    monkeypatch.setattr("privfl.attacks.inversion.repeated.WORTH", 50)
     written: list[bool] = []
     write = Repeated._write
 
@@ -228,3 +386,98 @@ def test_descents_are_those_of_the_steps_themselves(
         assert torch.equal(*told), attack
     assert len(written) >= len(MATCHING[kind])
     assert all(written)
+
+
+class Recurrent(nn.Module):
+    """What it computes in one call has gradients that autograd alone can pass back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.last = nn.LSTM(8, 4, batch_first=True), nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.rows(x.flatten(1).view(-1, 8, 8))[0].mean(dim=1))
+        return out
+
+
+class Dropping(nn.Module):
+    """Leaves a layer out by Python's own random numbers, and changes after twenty passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.passes = nn.Linear(64, 8), nn.Linear(8, 10), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        hidden = self.first(x.flatten(1)).sigmoid()
+        kept = random.random() > 0.1 and self.passes < 20
+        out: Tensor = self.last(hidden.tanh() if kept else hidden)
+        return out
+
+
+@pytest.mark.parametrize("kind", [Recurrent, Dropping])
+def test_descents_on_networks_of_others_are_those_of_the_steps_themselves(
+    kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load("digits").train.take(range(20))
+    torch.manual_seed(0)
+    run = Federation(
+        kind(),
+        [data.take(range(2))],
+        data,
+        training=FedSGD(lr=0.1),
+        rounds=1,
+        executor="sequential",
+        audit=AuditConfig(keep="all"),
+    ).run()
+    found = []
+    for worth in (50, 1000):
+        monkeypatch.setattr("privfl.attacks.inversion.repeated.WORTH", worth)
+        random.seed(1)
+        attack = GradientInversion(iterations=60)
+        found.append(attack.run(run.view("server", 0), Knowledge(seed=1)).samples)
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(("start", "own"), [("own", 0.0), ("noise", 0.3)])
+def test_a_rehearsal_that_leaves_no_own_samples_keeps_what_is_given(start: str, own: float) -> None:
+    data = load("digits").train.take(range(20))
+    run = Federation(
+        initialised(mlp, (1, 8, 8), 10, seed=0, hidden=(8,)),
+        [data.take(range(2))],
+        data,
+        training=FedSGD(lr=0.1),
+        rounds=1,
+        executor="sequential",
+        audit=AuditConfig(keep="all"),
+    ).run()
+    attack = GradInversion(iterations=2, seeds=1, tune=True, start=start, own=own)
+    knows = Knowledge(auxiliary=data.take(range(4, 7)), seed=1)
+    found = attack.run(run.view("server", 0), knows)
+    assert found.samples.isfinite().all()
+
+
+def test_who_listens_to_the_collection_of_garbage_is_no_part_of_a_step() -> None:
+    listener = types.FunctionType(_listened.__code__, {"__name__": "somebody.elses"})
+
+    def littering(x: Tensor) -> tuple[Tensor, ...]:
+        litter: list[object] = []
+        litter.append(litter)
+        return cube(x)
+
+    gc.callbacks.append(listener)
+    threshold = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        repeated = Repeated(littering)
+        for x in POINTS[:5]:
+            repeated(x)
+        assert repeated.written
+        assert gc.isenabled()
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(listener)
+
+
+def _listened(phase: str, info: dict[str, int]) -> None:
+    return

@@ -72,7 +72,7 @@ class GradInversion(Targeted):
         tune: choose ``own`` of `OWN`, or of `NEAR` from the own samples' mean (where there are own
             samples), ``statistics`` of `STATISTICS`, then ``tv`` where it counts, before the target
             is looked at, on updates that the adversary makes of its auxiliary samples (by one
-            seed).
+            seed). As given where the attack needs own samples and a rehearsal leaves none.
 
     >>> GradInversion(seeds=2).group
     0.01
@@ -108,6 +108,9 @@ class GradInversion(Targeted):
         practice = victims(observed, forward, knowledge, sizes(observed, forward)[0], VICTIMS)
         low, high = forward.span(observed.delta)
         known, span = apart(knowledge, practice), (high - low).clamp(min=1e-9)
+
+        if known.auxiliary is None and (self.own > 0 or self.start == "own"):
+            return replace(self, tune=False)  # nothing is left of which to make such a prior
 
         def solve(attack: GradInversion, seen: Observed) -> Reconstruction:
             return attack._solve(seen, forward, known)

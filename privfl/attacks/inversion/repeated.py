@@ -4,90 +4,29 @@ once, then run again without the book-keeping of autograd.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from operator import getitem
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from privfl.attacks.inversion.held import held
+from privfl.attacks.inversion.watched import Call, Doings, Eyes, Writer, alike, plain, tensors
 
 Step: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
-WORTH = 50
+WORTH = 150
 """Writing down takes as long as several calls, which as many calls as this save."""
 
 _aten = torch.ops.aten
 _SAME = {_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default}
 """Operations that hand on what they are given, where nobody differentiates."""
-_READS = {
-    Tensor.item,
-    Tensor.tolist,
-    Tensor.numpy,
-    Tensor.data_ptr,
-    Tensor.__array__,
-    Tensor.__bool__,
-    Tensor.__float__,
-    Tensor.__int__,
-    Tensor.__index__,
-    Tensor.__complex__,
-    Tensor.__contains__,
-    Tensor.__dlpack__,
-    Tensor.untyped_storage,
-    torch.is_nonzero,
-    torch.equal,
-    torch.allclose,
-}
-"""What lets Python look at values, and go one way or the other by them."""
 
 
 class _Unrepeatable(Exception):
     """What was seen cannot be written down: it draws, or Python looks at values."""
-
-
-class _Call(NamedTuple):
-    """An operation with what it was given and what came of it."""
-
-    func: Any
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    out: Any
-
-
-class _Eyes(TorchFunctionMode):
-    """Notes whether Python looks at a value."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.read = False
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        self.read = self.read or func in _READS
-        return func(*args, **(kwargs or {}))
-
-
-class _Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes every operation, those of autograd's passes among them."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: list[_Call] = []
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        given = kwargs or {}
-        out = func(*args, **given)
-        self.calls.append(_Call(func, args, given, out))
-        return out
 
 
 class Repeated:
@@ -95,12 +34,18 @@ class Repeated:
     of its arguments, of the same number and shapes each time, and of tensors that nobody else
     changes meanwhile; what it returns has no graph, and is not to be written to.
 
-    The first call runs the step itself, the second writes down its operations, and later ones run
-    these alone: without those that do not depend on the arguments, and without autograd. The third
-    and every call number that is a power of four run both and compare them to the bit. Where they
-    differ, and where a step draws random numbers or lets Python look at values (``if``, ``item``,
-    numpy), the step itself is run from then on; so it is where ``times``, how often it will be
-    called, is less than `WORTH`.
+    The first three calls run the step itself: the first is watched, the second and third write down
+    its operations. Later ones run these alone: without those that do not depend on the arguments,
+    and without autograd.
+    The step itself is run from then on where the second and third did not do the same with the same
+    tensors; where a step draws random numbers, changes what it holds (`held`: counters, lists,
+    tensors put in the place of others), lets Python look at values (``if``, ``item``, numpy, text),
+    compiles, or runs Python in a backward pass that is neither ours nor torch's; where what was
+    written down fails, or differs from the step in any bit when both are run, at every call number
+    that is a power of four; and where ``times``, how often it will be called, is less than `WORTH`.
+    While it is written down, a call keeps every tensor that it makes, which autograd lets go of.
+
+    Not seen are clocks, files, other processes, and attributes of modules and other libraries.
 
     >>> def slope(x: Tensor) -> tuple[Tensor, ...]:
     ...     free = x.detach().requires_grad_()
@@ -116,6 +61,7 @@ class Repeated:
         self.step = step
         self.calls = 0
         self._worth = times >= WORTH
+        self._notes: Doings | None = None
         self._program: Callable[..., Any] | None = None
         self._constants: list[Tensor] = []
 
@@ -127,28 +73,70 @@ class Repeated:
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """What the step returns."""
         self.calls += 1
+        if self.calls == 1 and self._worth:
+            return self._watch(inputs)
         if self.calls == 2 and self._worth:
+            return self._look(inputs)
+        if self.calls == 3 and self._notes is not None:
             return self._write(inputs)
         if self._program is None:
             return self.step(*inputs)
-        with torch.inference_mode():
-            found: tuple[Tensor, ...] = self._program(*inputs, *self._constants)
-        if self.calls == 3 or _power_of_four(self.calls):
+        found = self._repeat(inputs)
+        if found is None or _power_of_four(self.calls):
             true = self.step(*inputs)
-            if not all(map(_same, found, true)):
-                self._program = None
-                return true
+            if found is None or not all(map(_same, found, true)):
+                self._program, self._constants = None, []
+            return true
+        return found
+
+    def _repeat(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        """What the program returns; None where it fails (it never writes to its arguments)."""
+        if self._program is None:
+            return None
+        with torch.inference_mode():
+            try:
+                found: tuple[Tensor, ...] = self._program(*inputs, *self._constants)
+            except Exception:
+                return None
+        return found
+
+    def _watch(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        with Eyes(compiling=True) as eyes:
+            found = self.step(*inputs)
+        self._worth = not eyes.read
+        return found
+
+    def _look(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        found, writer = self._run(inputs)
+        if writer is not None:
+            self._notes = Doings.of(writer, inputs)
         return found
 
     def _write(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        with _Eyes() as eyes, _Writer() as writer:
-            found = self.step(*inputs)
-        if not eyes.read:
-            try:
-                self._program, self._constants = _program(writer.calls, inputs, found)
-            except _Unrepeatable:
-                self._program = None
+        found, writer = self._run(inputs)
+        before, self._notes = self._notes, None
+        if writer is None or before is None or not before.is_as(Doings.of(writer, inputs)):
+            return found
+        try:
+            self._program, self._constants = _program(writer.calls, inputs, found)
+        except _Unrepeatable:
+            self._program = None
         return found
+
+    def _run(self, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Writer | None]:
+        """What the step returns, and what it did where that can be repeated."""
+        kept = [x.clone() for x in inputs]
+        before = held(self.step)
+        try:
+            with Eyes() as eyes, Writer() as writer:
+                found = self.step(*inputs)
+        except Exception:  # it may be that it does not stand to be watched
+            for x, was in zip(inputs, kept, strict=True):
+                x.copy_(was)
+            return self.step(*inputs), None
+        after = None if before is None or eyes.read else held(self.step)
+        same = before is not None and after is not None and before.is_as(after)
+        return found, writer if same and writer.repeatable else None
 
 
 def _power_of_four(number: int) -> bool:
@@ -156,11 +144,11 @@ def _power_of_four(number: int) -> bool:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+    return alike(a, b) and bool((a.real.signbit() == b.real.signbit()).all())
 
 
 def _program(
-    calls: list[_Call], inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]
+    calls: list[Call], inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]
 ) -> tuple[Callable[..., Any], list[Tensor]]:
     """What was written down as a function of the inputs and of constants, and these.
 
@@ -171,7 +159,7 @@ def _program(
     own: set[int] = set()
     for call in calls:
         reads = call.func is _aten._local_scalar_dense.default
-        if reads or torch.Tag.nondeterministic_seeded in call.func.tags:
+        if reads or torch.Tag.nondeterministic_seeded in call.func.tags or not plain(call.out):
             raise _Unrepeatable
         if not _overwritten(call) <= own:
             raise _Unrepeatable
@@ -179,8 +167,8 @@ def _program(
     kept = _depending(calls, inputs)
     if any(map(_open, kept)):
         raise _Unrepeatable
-    made = {id(one) for call in kept for one in _tensors(call.out)} | {id(x) for x in inputs}
-    used = [one for call in kept for one in _tensors((call.args, call.kwargs))]
+    made = {id(one) for call in kept for one in tensors(call.out)} | {id(x) for x in inputs}
+    used = [one for call in kept for one in tensors((call.args, call.kwargs))]
     constants = {id(one): one for one in (*used, *outputs) if id(one) not in made}
     graph = Graph()
     nodes = {id(x): graph.placeholder(f"x{k}") for k, x in enumerate(inputs)}
@@ -209,15 +197,15 @@ def _program(
     return GraphModule({}, graph).forward, list(constants.values())
 
 
-def _open(call: _Call) -> bool:
+def _open(call: Call) -> bool:
     """Whether the size of what comes out hangs on values."""
     if torch.Tag.dynamic_output_shape not in call.func.tags:
         return False
     by_place = call.func in (_aten.index.Tensor, _aten.index_put.default)
-    return not by_place or any(one.dtype == torch.bool for one in _tensors(call.args[1]))
+    return not by_place or any(one.dtype == torch.bool for one in tensors(call.args[1]))
 
 
-def _depending(calls: list[_Call], inputs: tuple[Tensor, ...]) -> list[_Call]:
+def _depending(calls: list[Call], inputs: tuple[Tensor, ...]) -> list[Call]:
     """The operations that depend on the inputs, by way of the memory that they read and write; what
     is made of nothing and then overwritten by such a one depends too.
     """
@@ -236,7 +224,7 @@ def _depending(calls: list[_Call], inputs: tuple[Tensor, ...]) -> list[_Call]:
     ]
 
 
-def _overwritten(call: _Call) -> set[int]:
+def _overwritten(call: Call) -> set[int]:
     """Where in memory an operation writes over what it is given."""
     if not call.func._schema.is_mutable:
         return set()
@@ -256,21 +244,4 @@ def _overwritten(call: _Call) -> set[int]:
 
 def _places(value: Any) -> set[int]:
     """Where in memory the tensors of a value are."""
-    return {one.untyped_storage()._cdata for one in _tensors(value)}
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors of a value, as operations take and return them.
-
-    Raises:
-        _Unrepeatable: one is not plain.
-    """
-    if isinstance(value, Tensor):
-        if type(value) not in (Tensor, torch.nn.Parameter) or value.layout != torch.strided:
-            raise _Unrepeatable
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _tensors(part)
-    elif isinstance(value, Mapping):
-        yield from _tensors(list(value.values()))
+    return {one.untyped_storage()._cdata for one in tensors(value)}

@@ -287,11 +287,12 @@ def _pictures(
     )
     sharp, chance = (int((psnr > RECOGNISED).sum()) for psnr in (told.psnr, decoy))
     n, m = len(told.psnr), decoy.numel()
-    luck = fisher_exact([[sharp, n - sharp], [chance, m - chance]], alternative="greater")[1]
-    leaks = gap.low > 0 or float(luck) < 0.025
+    table = [[sharp, n - sharp], [chance, m - chance]]
+    luck = float(fisher_exact(table, alternative="greater")[1])
+    leaks = gap.low > 0 or luck < 0.025
     fields = field_rates(raw, at, knows) if truth.data.x.ndim == 2 else {}
     if fields:  # of a table they are the second test, in place of what looks alike
-        leaks = gap.low > 0 or fields["gap to blind"].low > 0
+        leaks, luck = gap.low > 0 or fields["gap to blind"].low > 0, 1.0
     recognised = score.proportion(sharp, n)
     more = (
         f"best {float(told.psnr.max()):.1f} dB; SSIM {float(told.ssim.mean()):.3f}; over"
@@ -316,6 +317,7 @@ def _pictures(
                 clusters=len(set(home)),
                 more=more,
                 verdict="leaks" if leaks else "not found",
+                luck=luck,
             )
         )
     )

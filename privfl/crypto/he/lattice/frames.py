@@ -155,11 +155,13 @@ def _last(lattice: Lattice) -> Residues:
 
 def closed_last(file: Passage, lattice: Lattice, item: Any) -> bytes:
     """A ciphertext that SEAL holds under the first prime alone, as it travels."""
-    body = unframed(file.out(item))
-    words = np.frombuffer(
-        body, dtype="<u8", offset=words_start() - _HEAD.size, count=2 * lattice.degree
-    )
-    return _last(lattice).packed(words.reshape(2, 1, lattice.degree))
+    return _last(lattice).packed(words_under_last(file, item).reshape(2, 1, lattice.degree))
+
+
+def words_under_last(file: Passage, item: Any) -> Words:
+    """The words [polynomials N] of a ciphertext that SEAL holds under the first prime alone."""
+    body, count = unframed(file.out(item)), item.size() * item.poly_modulus_degree()
+    return np.frombuffer(body, dtype="<u8", offset=words_start() - _HEAD.size, count=count)
 
 
 def opened_last(file: Passage, lattice: Lattice, data: Buffer, scale: float) -> Any:
