@@ -238,11 +238,16 @@ def _check_noise(scenario: Scenario) -> None:
             f"noise at the clients has no bound, and {name_of(scenario.channel)} computes on"
             " integers that need one: use the plain channel."
         )
-    for part in scenario.workload.method.parts(scenario.workload.model.d):
+    sent = scenario.workload.method.parts(scenario.workload.model.d)
+    for part in scenario.part_bounds:
+        if part not in sent:
+            sends = f"it sends {', '.join(sent)}" if sent else "it sends the delta alone"
+            raise ConfigError(f"part_bounds has '{part}', which the method does not send: {sends}.")
+    for part in sent:
         if scenario.bound.l2 < float("inf") and part not in scenario.part_bounds:
             raise ConfigError(
                 f"the method also sends '{part}', which needs a bound of its own here: set"
-                f" bound.parts to {{{part}: ...}}."
+                f" bound.parts to {{{part}: ...}}, or part_bounds of a Federation."
             )
     _check_coins(scenario)
     pipeline = scenario.pipeline()

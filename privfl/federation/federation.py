@@ -94,7 +94,8 @@ class Federation:
         test: data for evaluation.
         training: what a client does with the model in a round.
         loss: of a batch; cross-entropy unless said.
-        buffers: what becomes of BatchNorm's running statistics (`training.WithStatistics`).
+        buffers: what becomes of BatchNorm's running statistics (`training.WithStatistics`);
+            "averaged" beside a ``bound`` wants one of its own, ``part_bounds={"buffers": 20.0}``.
         start: "public" where the model holds nothing of these clients; else all that was charged
             for it, a ledger, its file, or the folder of the run that made it, which this run goes
             on with. None: nothing is known, and statements say so.
@@ -127,6 +128,7 @@ class Federation:
         sampler: Sampler | None = None,
         pace: Pace | None = None,
         bound: Bound | None = None,
+        part_bounds: Mapping[str, float] | None = None,
         channel: Channel[Any] | None = None,
         aggregator: Rule[Any] | RuleWithMemory[Any, Any] | None = None,
         defences: Sequence[Defence] = (),
@@ -164,6 +166,7 @@ class Federation:
             early_stopping=early_stopping,
             metrics=metrics or {},
             bound=bound or NoBound(),
+            part_bounds=part_bounds or {},
             channel=channel or Plain(),
             aggregator=aggregator or Mean(),
             rounds=rounds,
@@ -208,8 +211,7 @@ class Federation:
         refuse_delta(scenario, audit.delta)
         if budget is not None:
             budget.require_delta("audit.delta", audit.delta)
-        facts = {**scenario.facts, **facts_in(scenario)}
-        scenario = replace(scenario, facts=facts)
+        scenario = replace(scenario, facts={**scenario.facts, **facts_in(scenario)})
         self.scenario, self.audit, self.config = scenario, audit, config
         self._executor, self._thread_count = executor, threads
         self._spent, self._budget = Ledger(), budget
@@ -250,8 +252,7 @@ class Federation:
         """
         self = object.__new__(cls)
         audit = config.audit.model_copy(update={"keep": "none"})
-        budget = assembly.budget(config)
-        self._begin(scenario, "sequential", audit, config, config.threads, budget)
+        self._begin(scenario, "sequential", audit, config, config.threads, assembly.budget(config))
         self._carrier = carrier(self.scenario)
         return self
 
@@ -269,8 +270,7 @@ class Federation:
         """
         other = copy.copy(self)
         other.scenario, other.config, other._spent = scenario, None, Ledger()
-        other._carrier = None
-        other._budget = None  # nothing that an audit plays is published
+        other._carrier = other._budget = None  # nothing that an audit plays is published
         other.audit = audit or self.audit
         other._executor = executor or self._executor
         return other

@@ -24,8 +24,10 @@ from privfl.attacks.inversion.simulate import Simulator
 from privfl.attacks.inversion.statistics import listening
 from privfl.audit import audit
 from privfl.config import AuditConfig
-from privfl.core import LocalPlan
+from privfl.core import ConfigError, LocalPlan
+from privfl.crypto import SecAgg
 from privfl.data import load
+from privfl.dp import Clip
 from privfl.engine import forward_in
 from privfl.models import initialised, resnet20
 from privfl.training import LocalSGD
@@ -252,3 +254,22 @@ def test_descents_begin_at_own_samples_of_the_label_where_they_are_told_to():
     assert off[0] < off[1] / 3
     lacks = near.run(view, Knowledge(labels=CLIENTS[0].y))
     assert "auxiliary samples" in lacks.reason
+
+
+def test_statistics_beside_a_bound_are_bounded_from_python_too():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+    parts = [DIGITS.train.take(range(i, 60, 3)) for i in range(3)]
+    told = {"rounds": 1, "buffers": "averaged", "bound": Clip(l2=1.0), "channel": SecAgg()}
+
+    def made(**more):
+        return Federation(module, parts, DIGITS.test, **told, **more)
+
+    with pytest.raises(ConfigError, match=r"'buffers'.*part_bounds of a Federation"):
+        made()
+    with pytest.raises(ConfigError, match=r"part_bounds has 'bufers'.*it sends buffers"):
+        made(part_bounds={"bufers": 1.0})
+    with pytest.raises(ConfigError, match="above 0"):
+        made(part_bounds={"buffers": 0.0})
+    fed = made(part_bounds={"buffers": 0.5}, audit=AuditConfig(keep="all"))
+    total = fed.run().view("server", 0).opened["buffers"]
+    assert 0 < float(total.value.norm()) / total.weight <= 0.5 + 0.01
