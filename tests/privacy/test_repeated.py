@@ -8,6 +8,7 @@ import random
 import types
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from privfl import Federation
 from privfl.attacks import LAMP, GradientInversion, GradInversion, Inference, Knowledge, TabLeak
 from privfl.attacks.inversion.repeated import WORTH, Repeated
 from privfl.config import AuditConfig
-from privfl.core import Dataset
+from privfl.core import Dataset, View
 from privfl.data import load
 from privfl.models import initialised, mlp, transformer
 from privfl.training import FedSGD
@@ -329,6 +330,21 @@ def conv(shape: tuple[int, ...], classes: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(36, classes))
 
 
+def seen(net: nn.Module, client: Dataset, test: Dataset, **more: Any) -> View:
+    """What the server sees of one step of one client."""
+    run = Federation(
+        net,
+        [client],
+        test,
+        training=FedSGD(lr=0.1),
+        rounds=1,
+        executor="sequential",
+        audit=AuditConfig(keep="all"),
+        **more,
+    ).run()
+    return run.view("server", 0)
+
+
 MATCHING: dict[str, tuple[Inference, ...]] = {
     "pictures": (
         GradInversion(iterations=30, seeds=2),
@@ -357,17 +373,7 @@ def test_descents_are_those_of_the_steps_themselves(
         data = load("digits").train.take(range(60))
         net, more = initialised(conv, (1, 8, 8), 10, seed=0), {"buffers": "averaged"}
     client, own = data.take(range(2)), data.take(range(2, 60))
-    run = Federation(
-        net,
-        [client],
-        own,
-        training=FedSGD(lr=0.1),
-        rounds=1,
-        executor="sequential",
-        audit=AuditConfig(keep="all"),
-        **more,
-    ).run()
-    view, knows = run.view("server", 0), Knowledge(auxiliary=own, seed=1)
+    view, knows = seen(net, client, own, **more), Knowledge(auxiliary=own, seed=1)
     monkeypatch.setattr("privfl.attacks.inversion.repeated.WORTH", 50)
     written: list[bool] = []
     write = Repeated._write
@@ -421,21 +427,13 @@ def test_descents_on_networks_of_others_are_those_of_the_steps_themselves(
 ) -> None:
     data = load("digits").train.take(range(20))
     torch.manual_seed(0)
-    run = Federation(
-        kind(),
-        [data.take(range(2))],
-        data,
-        training=FedSGD(lr=0.1),
-        rounds=1,
-        executor="sequential",
-        audit=AuditConfig(keep="all"),
-    ).run()
+    view = seen(kind(), data.take(range(2)), data)
     found = []
     for worth in (50, 1000):
         monkeypatch.setattr("privfl.attacks.inversion.repeated.WORTH", worth)
         random.seed(1)
         attack = GradientInversion(iterations=60)
-        found.append(attack.run(run.view("server", 0), Knowledge(seed=1)).samples)
+        found.append(attack.run(view, Knowledge(seed=1)).samples)
     assert torch.equal(*found)
 
 

@@ -68,7 +68,7 @@ def held(function: Any) -> KeptState | None:
         objects.append(one)
         if isinstance(one, (torch.ScriptFunction, torch.jit.ScriptModule)):
             return None
-        if hasattr(type(one), "__next__"):
+        if isinstance(one, Iterator):
             return None
         parts = list(_parts(one))
         found.append(len(parts))
