@@ -54,7 +54,24 @@ def chosen(x: Tensor) -> tuple[Tensor, ...]:
     return (slope,)
 
 
-@pytest.mark.parametrize("step", [cube, in_place, halves, chosen])
+def turned(x: Tensor) -> tuple[Tensor, ...]:
+    """Tensors whose layout changes in place, one of them under another name as well."""
+    table = torch.stack([x, x.exp()])
+    same = table.detach()
+    table.t_()
+    pooled = table.mean(dim=1, keepdim=True).as_strided_((1, 3), (3, 1))
+    return table.cumsum(0), same.cumsum(0), pooled.squeeze_(0)
+
+
+def pooled(x: Tensor) -> tuple[Tensor, ...]:
+    """Averages of a picture whose channels lie last, which torch turns around in place."""
+    picture = (x.view(1, 3, 1, 1) * POINTS[0].view(1, 1, 3, 1)).expand(1, 3, 3, 2)
+    free = picture.contiguous(memory_format=torch.channels_last).requires_grad_()
+    means = torch.nn.functional.adaptive_avg_pool2d(free, 1)
+    return torch.autograd.grad(means.square().sum(), free)
+
+
+@pytest.mark.parametrize("step", [cube, in_place, halves, chosen, turned, pooled])
 def test_gives_what_the_step_gives(step: Callable[[Tensor], tuple[Tensor, ...]]) -> None:
     repeated = Repeated(step)
     for x in POINTS:

@@ -5,28 +5,19 @@ once, then run again without the book-keeping of autograd.
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import getitem
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, GraphModule
 
 from privfl.attacks.inversion.held import held
-from privfl.attacks.inversion.watched import Call, Doings, Eyes, Writer, alike, plain, tensors
+from privfl.attacks.inversion.program import Unrepeatable, program
+from privfl.attacks.inversion.watched import Doings, Eyes, Writer, alike
 
 Step: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
 WORTH = 150
 """Writing down takes as long as several calls, which as many calls as this save."""
-
-_aten = torch.ops.aten
-_SAME = {_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default}
-"""Operations that hand on what they are given, where nobody differentiates."""
-
-
-class _Unrepeatable(Exception):
-    """What was seen cannot be written down: it draws, or Python looks at values."""
 
 
 class Repeated:
@@ -118,8 +109,8 @@ class Repeated:
         if writer is None or before is None or not before.is_as(Doings.of(writer, inputs)):
             return found
         try:
-            self._program, self._constants = _program(writer.calls, inputs, found)
-        except _Unrepeatable:
+            self._program, self._constants = program(writer, inputs, found)
+        except Unrepeatable:
             self._program = None
         return found
 
@@ -145,103 +136,3 @@ def _power_of_four(number: int) -> bool:
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return alike(a, b) and bool((a.real.signbit() == b.real.signbit()).all())
-
-
-def _program(
-    calls: list[Call], inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]
-) -> tuple[Callable[..., Any], list[Tensor]]:
-    """What was written down as a function of the inputs and of constants, and these.
-
-    Raises:
-        _Unrepeatable: an operation draws, reads a value, writes to what was there before, or is of
-            tensors that are not plain.
-    """
-    own: set[int] = set()
-    for call in calls:
-        reads = call.func is _aten._local_scalar_dense.default
-        if reads or torch.Tag.nondeterministic_seeded in call.func.tags or not plain(call.out):
-            raise _Unrepeatable
-        if not _overwritten(call) <= own:
-            raise _Unrepeatable
-        own |= _places(call.out) - _places((call.args, call.kwargs))
-    kept = _depending(calls, inputs)
-    if any(map(_open, kept)):
-        raise _Unrepeatable
-    made = {id(one) for call in kept for one in tensors(call.out)} | {id(x) for x in inputs}
-    used = [one for call in kept for one in tensors((call.args, call.kwargs))]
-    constants = {id(one): one for one in (*used, *outputs) if id(one) not in made}
-    graph = Graph()
-    nodes = {id(x): graph.placeholder(f"x{k}") for k, x in enumerate(inputs)}
-    nodes |= {at: graph.placeholder(f"c{k}") for k, at in enumerate(constants)}
-
-    def of(value: Any) -> Any:
-        """What stands for a value in the program."""
-        if isinstance(value, Tensor):
-            return nodes[id(value)]
-        return [of(part) for part in value] if isinstance(value, (tuple, list)) else value
-
-    for call in kept:
-        if call.func in _SAME:
-            nodes[id(call.out)] = of(call.args[0])
-            continue
-        given = {name: of(value) for name, value in call.kwargs.items()}
-        node = graph.call_function(call.func, tuple(map(of, call.args)), given)
-        if isinstance(call.out, Tensor):
-            nodes.setdefault(id(call.out), node)  # what is overwritten in place keeps its name
-            continue
-        for k, part in enumerate(call.out or ()):
-            if isinstance(part, Tensor):
-                nodes.setdefault(id(part), graph.call_function(getitem, (node, k)))
-    graph.output(tuple(map(of, outputs)))
-    graph.eliminate_dead_code()
-    return GraphModule({}, graph).forward, list(constants.values())
-
-
-def _open(call: Call) -> bool:
-    """Whether the size of what comes out hangs on values."""
-    if torch.Tag.dynamic_output_shape not in call.func.tags:
-        return False
-    by_place = call.func in (_aten.index.Tensor, _aten.index_put.default)
-    return not by_place or any(one.dtype == torch.bool for one in tensors(call.args[1]))
-
-
-def _depending(calls: list[Call], inputs: tuple[Tensor, ...]) -> list[Call]:
-    """The operations that depend on the inputs, by way of the memory that they read and write; what
-    is made of nothing and then overwritten by such a one depends too.
-    """
-    read = [_places((call.args, call.kwargs)) for call in calls]
-    written = [_places(call.out) | _overwritten(call) for call in calls]
-    varying, before = _places(inputs), -1
-    while len(varying) != before:
-        before = len(varying)
-        for takes, makes in zip(read, written, strict=True):
-            if not varying.isdisjoint(takes):
-                varying |= makes
-    return [
-        call
-        for call, takes, makes in zip(calls, read, written, strict=True)
-        if not varying.isdisjoint(takes | makes)
-    ]
-
-
-def _overwritten(call: Call) -> set[int]:
-    """Where in memory an operation writes over what it is given."""
-    if not call.func._schema.is_mutable:
-        return set()
-    given = (*zip(call.func._schema.arguments, call.args, strict=False),)
-    given += tuple(
-        (one, call.kwargs[one.name])
-        for one in call.func._schema.arguments
-        if one.name in call.kwargs
-    )
-    return {
-        place
-        for one, value in given
-        if one.alias_info is not None and one.alias_info.is_write
-        for place in _places(value)
-    }
-
-
-def _places(value: Any) -> set[int]:
-    """Where in memory the tensors of a value are."""
-    return {one.untyped_storage()._cdata for one in tensors(value)}

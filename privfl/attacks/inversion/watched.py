@@ -163,6 +163,7 @@ class Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.calls: list[Call] = []
         self.layouts: dict[int, MemoryLayout] = {}
         self.roots: list[Tensor] = []
+        self.turned: set[int] = set()
         self.repeatable = True
 
     def __torch_dispatch__(
@@ -175,9 +176,20 @@ class Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._seen((args, given), self.roots)
         out = func(*args, **given)
         if self.repeatable:
+            self._turned(out)
             self._seen(out, [])
             self.calls.append(Call(func, args, given, out))
         return out
+
+    def _turned(self, out: Any) -> None:
+        """Note how tensors lie now that an operation turned around in place, which it does again
+        whenever it is repeated.
+        """
+        for one in tensors(out):
+            was, now = self.layouts.get(id(one)), MemoryLayout.of(one)
+            if was is not None and now is not None and now != was and now.place == was.place:
+                self.layouts[id(one)] = now
+                self.turned.add(id(one))
 
     def _seen(self, value: Any, new: list[Tensor]) -> None:
         """Note tensors that were not there before."""
