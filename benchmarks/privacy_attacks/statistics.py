@@ -30,6 +30,8 @@ from privfl.training import LocalSGD
 
 TARGETS = {1: 8, 4: 3, 8: 2}
 """How many batches of each size are rebuilt: photographs differ more than attacks do."""
+DEEPER = {1: 8, 4: 2}
+"""As many of the deeper network."""
 LR = 0.1
 """The rate of a client's one step."""
 
@@ -91,29 +93,38 @@ def residual(seed: int) -> nn.Module:
     return initialised(resnet20, (3, 32, 32), 10, seed=seed, norm="batch")
 
 
+def narrow(seed: int) -> nn.Module:
+    """The same of half the width."""
+    return initialised(resnet20, (3, 32, 32), 10, seed=seed, norm="batch", width=8)
+
+
 def inverted(quick: bool) -> Iterable[Row]:
     """Held-out photographs from one step, labels known: the same attack with the statistics and
     without, at priors tuned on other photographs; and breaching's: as it comes, and at the best of
     its settings by an update of other photographs.
     """
     for b in (1, 4, 8):
-        yield from inverted_at(b, 300, 1 if quick else TARGETS[b])
+        yield from inverted_at("BatchNorm ConvNet", network, b, 300, 1 if quick else TARGETS[b])
 
 
-def inverted_at(b: int, iterations: int, targets: int) -> Iterable[Row]:
-    """The rows of one size of batch: means over batches, and seconds at the first of them."""
+def inverted_at(
+    name: str, built: Callable[[int], nn.Module], b: int, iterations: int, targets: int
+) -> Iterable[Row]:
+    """The rows of one network and size of batch: means over batches, and seconds at the first of
+    them.
+    """
     split = load("cifar10")
     middle, spread = (torch.tensor(part).view(1, 3, 1, 1) for part in (split.mean, split.std))
     auxiliary = split.train.take(range(10_000, 10_400))
     mean_image = auxiliary.x.mean(dim=0, keepdim=True).expand(b, -1, -1, -1)
     # on own photographs, before a target is looked at
-    chosen = _best_of_theirs(network(b), _practice(auxiliary, b), split, iterations, b)
+    chosen = _best_of_theirs(built(b), _practice(auxiliary, b), split, iterations, b)
     quality: dict[str, list[float]] = {}
     seconds: dict[str, float] = {}
     tuned: GradInversion | None = None
     for target in range(targets):
         client = split.test.take(range(50 + target * b, 50 + target * b + b))
-        view = view_of(network(b), [client], split.test.take(range(8)))
+        view = view_of(built(b), [client], split.test.take(range(8)))
         knows = Knowledge(labels=client.y, auxiliary=auxiliary, seed=b + target)
         if tuned is None:
             tuned = GradInversion(iterations=iterations, seeds=1, tune=True).prepared(
@@ -125,35 +136,35 @@ def inverted_at(b: int, iterations: int, targets: int) -> Iterable[Row]:
             "with": partial(_samples, ours, view, knows),
             "half": partial(_samples, replace(ours, iterations=iterations // 2), view, knows),
             "without": partial(_samples, ours, _blinded(view), knows),
-            "breaching": partial(_theirs, view, network(b), client, split, iterations, b, Theirs()),
+            "breaching": partial(_theirs, view, built(b), client, split, iterations, b, Theirs()),
             "breaching, tuned": partial(
-                _theirs, view, network(b), client, split, iterations, b, chosen
+                _theirs, view, built(b), client, split, iterations, b, chosen
             ),
             "blind": partial(torch.clone, mean_image),
         }
         for turn in range(3 if target == 0 else 1):  # in turn, the quickest of each
-            for name, attack in attacks.items():
+            for how, attack in attacks.items():
                 began = time.process_time()
                 found = attack().detach()
                 spent = time.process_time() - began
                 if target == 0:
-                    seconds[name] = min(spent, seconds.get(name, spent))
+                    seconds[how] = min(spent, seconds.get(how, spent))
                 if turn == 0:
                     psnr = score(found * spread + middle, client.x * spread + middle)
-                    quality.setdefault(name, []).append(psnr)
-                    print(b, target, name, psnr, spent, file=sys.stderr)
-    reached = {name: mean(values) for name, values in quality.items()}
-    case = f"BatchNorm ConvNet, b={b}, {iterations} iterations, {targets} batches"
-    for name, what in (
+                    quality.setdefault(how, []).append(psnr)
+                    print(b, target, how, psnr, spent, file=sys.stderr)
+    reached = {how: mean(values) for how, values in quality.items()}
+    case = f"{name}, b={b}, {iterations} iterations, {targets} batches"
+    for how, what in (
         ("without", "without statistics"),
         ("blind", "the mean image"),
         ("breaching", "breaching 0.1.2, as it comes"),
         ("breaching, tuned", "breaching 0.1.2, tuned"),
     ):
-        wanted = None if name == "without" else 1.0
-        yield gain(case, what, "PSNR, dB", reached["with"], reached[name], wanted)
-    for name, what in (("breaching", "as it comes"), ("breaching, tuned", "tuned")):
-        yield cost(case, f"breaching 0.1.2, {what}", "CPU s", seconds["with"], seconds[name], 1.3)
+        wanted = None if how == "without" else 1.0
+        yield gain(case, what, "PSNR, dB", reached["with"], reached[how], wanted)
+    for how, what in (("breaching", "as it comes"), ("breaching, tuned", "tuned")):
+        yield cost(case, f"breaching 0.1.2, {what}", "CPU s", seconds["with"], seconds[how], 1.3)
     half, peer = f"{case}, ours in half of them", "breaching 0.1.2, tuned"
     yield gain(half, peer, "PSNR, dB", reached["half"], reached["breaching, tuned"], 1.0)
     yield cost(half, peer, "CPU s", seconds["half"], seconds["breaching, tuned"], 1.3)
@@ -262,56 +273,10 @@ def _theirs(
 
 
 def deeper(quick: bool) -> Iterable[Row]:
-    """ResNet-20 of width 8, a fresh one, labels known: at priors tuned on other photographs, beside
-    breaching's at its best by another photograph, both beside the mean of all own samples (which is
-    what somebody guesses who saw nothing); and descents that are not tuned.
-    """
-    for b in (1,) if quick else (1, 4):
-        yield from deeper_at(b, 200 if quick else 800)
-
-
-def deeper_at(b: int, iterations: int) -> Iterable[Row]:
-    """The rows of one size of batch."""
-    split = load("cifar10")
-    middle, spread = (torch.tensor(part).view(1, 3, 1, 1) for part in (split.mean, split.std))
-    auxiliary = split.train.take(range(10_000, 10_400))
-    net = initialised(resnet20, (3, 32, 32), 10, seed=b, norm="batch", width=8)
-    client = split.test.take(range(50, 50 + b))
-    view = view_of(net, [client], split.test.take(range(8)))
-    knows = Knowledge(labels=client.y, auxiliary=auxiliary, seed=b)
-    true = client.x * spread + middle
-    guess = auxiliary.x.mean(dim=0, keepdim=True).expand(b, -1, -1, -1)
-    blind = score(guess * spread + middle, true)
-    case = f"ResNet-20 with BatchNorm, b={b}, {iterations} iterations"
-
-    def told(attack: Callable[[], Tensor]) -> tuple[float, float]:
-        """PSNR, and CPU seconds."""
-        began = time.process_time()
-        found = attack().detach() * spread + middle
-        return score(found, true), time.process_time() - began
-
-    base = GradInversion(iterations=iterations, seeds=1)
-    near = replace(base, start="own", lr=0.01, tv=0.1, statistics=1.0)
-    for name, attack in (
-        ("from noise", base),
-        ("from own samples", replace(base, start="own")),
-        ("from own samples, smaller steps, more of both priors, chosen on the target", near),
-    ):
-        psnr, _ = told(partial(_samples, attack, view, knows))
-        yield gain(f"{case}, {name}", "the mean image", "PSNR, dB", psnr, blind)
-    ours = replace(base, iterations=min(iterations, 200), tune=True).prepared((view,), knows)
-    ours = replace(ours, iterations=iterations)
-    print(b, ours, file=sys.stderr)
-    chosen = _best_of_theirs(net, _practice(auxiliary, b), split, iterations, b)
-    mine, peer = [], []
-    for _ in range(3):  # in turn, the quickest of each
-        mine.append(told(partial(_samples, ours, view, knows)))
-        peer.append(told(lambda: _theirs(view, net, client, split, iterations, b, chosen)))
-    case = f"{case}, priors tuned on other photographs"
-    yield gain(case, "the mean image", "PSNR, dB", mine[0][0], blind)
-    yield gain(case, "breaching 0.1.2, tuned", "PSNR, dB", mine[0][0], peer[0][0], 1.0)
-    took = [min(seconds for _, seconds in side) for side in (mine, peer)]
-    yield cost(case, "breaching 0.1.2, tuned", "CPU s", *took, 1.3)
+    """The same of a fresh ResNet-20 of width 8."""
+    for b in (1, 4):
+        targets = 1 if quick else DEEPER[b]
+        yield from inverted_at("ResNet-20 with BatchNorm", narrow, b, 300, targets)
 
 
 def counted(quick: bool) -> Iterable[Row]:

@@ -24,7 +24,14 @@ from privfl.attacks.inference import (
 )
 from privfl.attacks.inversion.batch_size import sizes, tried
 from privfl.attacks.inversion.labels import labels
-from privfl.attacks.inversion.matching import TVS, Problem, first_guess, problem, total_variation
+from privfl.attacks.inversion.matching import (
+    RATES,
+    TVS,
+    Problem,
+    first_guess,
+    problem,
+    total_variation,
+)
 from privfl.attacks.inversion.natural import OWN, OwnPrior
 from privfl.attacks.inversion.rehearsal import apart, best, fitting, victims
 from privfl.attacks.inversion.repeated import Repeated
@@ -33,8 +40,10 @@ from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
 from privfl.core import BUFFERS, ClientId, Examples, View
 
-STATISTICS = (0.0, 1e-2, 0.1, 1.0)
-"""Weights of the distance of statistics that a rehearsal tries."""
+STATISTICS = (0.0, 1e-2, 0.1, 1.0, 10.0)
+"""Weights of the distance of statistics that a rehearsal tries: of a deep network they tell more
+than the gradient does.
+"""
 NEAR = (0.3, 1.0, 10.0)
 """Weights of own samples that it tries from their mean: where a network gives little away, staying
 there is the best guess.
@@ -70,9 +79,10 @@ class GradInversion(Targeted):
             the guess then is what a Gaussian with the own samples' mean and spectrum makes likely.
             The total variation is left out.
         tune: choose ``own`` of `OWN`, or of `NEAR` from the own samples' mean (where there are own
-            samples), ``statistics`` of `STATISTICS`, then ``tv`` where it counts, before the target
-            is looked at, on updates that the adversary makes of its auxiliary samples (by one
-            seed). As given where the attack needs own samples and a rehearsal leaves none.
+            samples), ``statistics`` of `STATISTICS` and ``lr``, all once more where one of the two
+            changed, then ``tv`` where it counts, before the target is looked at, on updates that
+            the adversary makes of its auxiliary samples (by one seed). As given where the attack
+            needs own samples and a rehearsal leaves none.
 
     >>> GradInversion(seeds=2).group
     0.01
@@ -116,15 +126,21 @@ class GradInversion(Targeted):
             return attack._solve(seen, forward, known)
 
         chosen = replace(self, tune=False, seeds=1)
-        if known.auxiliary is not None:
-            weights = dict.fromkeys((self.own, *OWN))
-            priors = [replace(chosen, own=own) for own in weights]
-            priors += [replace(chosen, own=own, start="own") for own in NEAR]
-            chosen = best(list(dict.fromkeys(priors)), practice, solve, span)
-        if forward.buffers in ("averaged", "local"):
-            weights = dict.fromkeys((self.statistics, *STATISTICS))
-            tried = [replace(chosen, statistics=weight) for weight in weights]
-            chosen = best(tried, practice, solve, span)
+        told = forward.buffers in ("averaged", "local")
+        for _ in range(2):  # which prior is best hangs on what the statistics weigh and on the step
+            if known.auxiliary is not None:
+                priors = [replace(chosen, own=own, start=self.start) for own in (self.own, *OWN)]
+                priors += [replace(chosen, own=own, start="own") for own in NEAR]
+                chosen = best(list(dict.fromkeys((chosen, *priors))), practice, solve, span)
+            before = chosen
+            if told:
+                weights = dict.fromkeys((chosen.statistics, *STATISTICS))
+                tried = [replace(chosen, statistics=weight) for weight in weights]
+                chosen = best(tried, practice, solve, span)
+            rates = [replace(chosen, lr=rate * chosen.lr) for rate in RATES]
+            chosen = best(rates, practice, solve, span)
+            if chosen == before:
+                break
         if not chosen.own:
             tvs = dict.fromkeys((chosen.tv, *TVS))
             chosen = best([replace(chosen, tv=tv) for tv in tvs], practice, solve, span)
