@@ -183,10 +183,17 @@ def test_pictures_are_nearer_with_the_statistics_than_without():
 def test_priors_are_tuned_on_the_adversarys_own_samples():
     view = federation(module=shallow()).run().view("server", 0)
     knows = Knowledge(auxiliary=DIGITS.test.take(range(60)))
-    tuned = GradInversion(iterations=8, tune=True, statistics=0.0).prepared((view,), knows)
+    tuned = GradInversion(iterations=4, tune=True, statistics=0.0).prepared((view,), knows)
     assert tuned.statistics > 0
     assert tuned.seeds == 3
     assert not tuned.tune
+
+
+def test_a_step_that_is_too_long_is_tuned_on_them_too():
+    view = federation(module=shallow()).run().view("server", 0)
+    knows = Knowledge(auxiliary=DIGITS.test.take(range(60)))
+    given = GradInversion(iterations=4, tune=True, lr=0.3)
+    assert given.prepared((view,), knows).lr < given.lr
 
 
 def test_a_released_model_is_attacked_with_the_statistics_that_are_released_with_it():
