@@ -3,19 +3,32 @@ row and no opened word, and knows every mask and every key.
 """
 
 import dataclasses
+import random
+import secrets
 
 import numpy as np
 import pytest
 import torch
 
 from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
+from privfl.crypto.mpc.authentication import KEYS
 from privfl.hybrid.two_server import TwoServer
 from privfl.hybrid.two_server.dealer_lies import deals, deals_a_shorter_norm
 from privfl.hybrid.two_server.dealt_lies import (
     FalseFixedDealer,
     OtherWords,
     asks_about_a_norm,
+    stretch,
     tells_a_difference,
+)
+from privfl.hybrid.two_server.fixed_stock import (
+    Comparisons,
+    Joint,
+    Masks,
+    deal,
+    outcome_of,
+    receive,
+    turned,
 )
 from privfl.testing import Contributions, PlayedRound, contributions, what_it_does
 
@@ -78,14 +91,64 @@ def test_a_dealer_alone_reads_a_row_where_no_number_of_its_weights_is_opened(nam
 
 
 @pytest.mark.parametrize("name", [name for name in HIDDEN if "fltrust" not in name])
-def test_a_proved_choice_tells_a_lying_dealer_the_difference_of_two_rows(name):
-    channel = under(name, "malicious")
-    tries = (PlayedRound.play(channel, HELD, tells_a_difference(), {"dealer"}) for _ in range(12))
-    told = next(x.published for x in tries if x.published)  # some wrap around, and end the round
-    found = told.what.value / told.what.value.norm()
-    apart = HELD.rows[0] - HELD.rows[1]
+def test_a_proved_choice_tells_a_lying_dealer_the_difference_of_two_rows(name, monkeypatch):
+    """Whatever the words of the round are: under one of these seeds each of these rules once ended
+    it, because a masked value had another top bit than its mask.
+    """
+    channel = dataclasses.replace(under(name, "malicious"), bits=16, ring=None)
     assert "the difference of any two rows" in channel.describe()
-    assert float(found @ (apart / apart.norm())) > 0.9999
+    apart = HELD.rows[0] - HELD.rows[1]
+    for seed in (2, 5, 13):
+        monkeypatch.setattr(secrets, "token_bytes", random.Random(seed).randbytes)
+        told = PlayedRound.play(channel, HELD, tells_a_difference(), {"dealer"})
+        assert told.published is not None, (seed, told.outcome.aborts)
+        found = told.published.what.value / told.published.what.value.norm()
+        assert float(found @ (apart / apart.norm())) > 0.9999
+
+
+class EveryMask:
+    """Comparisons in 8 bits with every mask there is, made other numbers (a `RuleStock`)."""
+
+    most = 0
+
+    def __init__(self, more):
+        self.more = more
+
+    def items(self, now, n):
+        return {"all": Comparisons(256, 7)}
+
+    def known(self, now, n, masks, joint):
+        told = outcome_of(np.arange(256, dtype=np.uint64), 8)
+        for at in range(256):
+            stretch(told, at, self.more)
+        return {"all": told}
+
+
+def test_an_outcome_that_a_dealer_makes_another_number_is_it_under_every_mask():
+    """Under half of them a sum of mask and value has another top bit than the mask."""
+    now, more = under("cosine filter, aggregate", "malicious").round(HELD.agreed), 1 << 25
+    stock = EveryMask(more)
+    nobody, seeds = np.zeros(N, dtype=np.uint64), (bytes(32), bytes(31) + b"1")
+    keys, hidden = np.arange(5, 5 + KEYS, dtype=np.uint64), np.zeros((0, 0), dtype=np.uint64)
+    masks = Masks(nobody, nobody, hidden, nobody)
+    both, theirs = deal(stock, now, masks, keys, 1, Joint(seeds, now))
+    letters = [b"".join(both), b"".join([*both, *theirs])]
+    one = np.concatenate([np.ones(1, dtype=np.uint64), keys])
+    every, wrapped = np.arange(256, dtype=np.uint64), 0
+    servers = [
+        (at == 0, receive(stock, now, N, seeds[at], at == 0, memoryview(letters[at])).compare)
+        for at in range(2)
+    ]
+    for value in range(-128, 128):
+        points = (every + np.uint64(value % 256)) % np.uint64(256)
+        wrapped += int((points >> np.uint64(7) != every >> np.uint64(7)).sum())
+        told = [
+            turned(compare["all"].at(now, first, points), points, 8, one * np.uint64(first))
+            for first, compare in servers
+        ]
+        wanted = np.uint64((1 + more if value < 0 else -more) % (1 << 64))
+        assert (told[0] + told[1] == wanted * one).all(), value
+    assert wrapped == 256 * 128
 
 
 def lengths(first):

@@ -13,8 +13,6 @@ import numpy as np
 
 from privfl.core import Cast, ConfigError, Liars, Party, RoundPlan
 from privfl.core.field_values import field_values
-from privfl.crypto.mpc.authentication import WORDS
-from privfl.crypto.mpc.dcf import Corrections
 from privfl.crypto.mpc.words import U64
 from privfl.hybrid.two_server.dealer_lies import LONGER, Beside, lengthened
 from privfl.hybrid.two_server.fixed_dealing import FixedDealing
@@ -26,7 +24,9 @@ from privfl.hybrid.two_server.fixed_stock import (
     Known,
     Masks,
     RuleStock,
+    outcome_of,
 )
+from privfl.hybrid.two_server.lifting import SIGN_BITS, SIGNS
 from privfl.hybrid.two_server.malicious.client import FixedClientParty
 from privfl.hybrid.two_server.malicious.dealer import FixedDealer
 from privfl.hybrid.two_server.parameters import TwoServerParameters
@@ -35,8 +35,8 @@ from privfl.hybrid.two_server.rules import CosineOnShares, KrumOnShares
 from privfl.hybrid.two_server.rules.proved_signs import DISTANCE_MASKS
 
 Change = Callable[[TwoServerParameters, Known], Known]
-_TOP = np.uint64(63)
-_RANK_TOP = np.uint64(7)
+_RANK, _WIDE = 8, 64
+"""Bits in which places and margins of squares are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,8 @@ class FalseDealing(Recipe):
 @dataclass(repr=False)
 class OtherWords(FixedDealing):
     """A dealing by which rows have other squared norms by so much, their norms are compared as if
-    they were another by so much, and who is chosen by a single comparison is another number by so
-    much; by place.
+    they were another by so much, and where a single comparison chooses, these rows are chosen,
+    whatever their product is, once and so many times more; by place.
     """
 
     norms: Mapping[int, int] = field(default_factory=dict)
@@ -97,17 +97,16 @@ class OtherWords(FixedDealing):
                 pairs[row, row : row + 1] += np.uint64(more % (1 << 64))
         return a0, a1, inner, sums, lasts, pairs, vector
 
-    def _comparisons(self, masks: U64, alpha: U64, one: Own, two: Own) -> tuple[Corrections, U64]:
+    def _compared(self, masks: U64) -> Compared:
         n, told = self.extent.n, masks.copy()
         for row, more in self.compared.items():
             told[self.now.rows, row : row + 1] += np.uint64(more % (1 << 64))
-        corrections, constants = FixedDealing._comparisons(self, told, alpha, one, two)
-        last = constants.reshape(-1, n, WORDS)[-1]
+        for row in self.chosen:  # no product is so far below zero: it is above zero for certain
+            told[-1, row : row + 1] += np.uint64(1 << (self.now.ring - 2))
+        compared = FixedDealing._compared(self, told)
         for row, more in self.chosen.items():
-            top = (-int(masks[-1, row]) >> (self.now.ring - 1)) & 1
-            amount = np.uint64((more if top else -more) % (1 << 64))
-            last[row] += amount * np.concatenate([np.ones(1, dtype=np.uint64), alpha])
-        return corrections, constants
+            stretch(compared, len(told) * n - n + row, more)
+        return compared
 
 
 @dataclass(repr=False)
@@ -211,6 +210,15 @@ def moves_a_distance() -> Liars:
 # ---- choices that are any numbers
 
 
+def stretch(compared: Compared, at: int, more: int) -> None:
+    """Let one comparison of scale 1 give 1 + ``more`` where it gives 1, and -``more`` where it
+    gives 0, in place: as it does so on both sides of ``alpha``, and turned around (`turned`) too,
+    it does so for every public word.
+    """
+    flip = int(compared.flip[at])
+    compared.flip[at] = np.uint64((flip + (2 * flip - 1) * more) % (1 << 64))
+
+
 def _more(now: TwoServerParameters) -> int:
     """How often the difference of two rows fits into the ring beside the sum."""
     return 1 << (now.ring - 3 - now.longest.bit_length())
@@ -220,32 +228,40 @@ def _krum(m: int, more: Callable[[TwoServerParameters], int]) -> Change:
     """The first m rows are chosen; the first weighs so much more, the second so much less."""
 
     def change(now: TwoServerParameters, known: Known) -> Known:
-        best, places = _comparisons(known, "best"), _words(known, "places")
+        places = _words(known, "places")
         n = len(places)
-        wanted = np.array([1 if i < m else 0 for i in range(n)], dtype=np.int64)
-        wanted[:2] += np.array([1, -1]) * more(now)
-        top = ((places + np.uint64(n // 2) - np.uint64(m)) >> _RANK_TOP) & np.uint64(1)
-        scale = np.where(top.astype(bool), 1 - wanted, wanted).astype(np.uint64)
-        always = Compared(np.zeros_like(best.alpha), np.ones_like(best.flip), scale)
-        return {**known, "best": always}
+        best = outcome_of(places + np.uint64(n), _RANK)  # every place is before this one
+        apart = {0: more(now), 1: -more(now)}
+        for i in range(n):
+            stretch(best, i, apart.get(i, 0) - (i >= m))
+        return {**known, "best": best}
 
     return change
 
 
 def _cosine(threshold: float) -> Change:
-    """The first two rows, which are chosen, weigh so much more and less."""
+    """The first two rows are chosen; the first weighs so much more, the second so much less.
+
+    Both comparisons are with a margin that none has, so they say 1 for certain. The product's sign
+    s is opened xor a dealt bit, which is 1 here: over a threshold above 0 a row weighs "below"
+    less "below with the bit" where s is 1, else "below with the bit"; under one below 0 it weighs
+    "below with the bit" where s is 1, else 1 + "below" less that. All of these are its weight.
+    """
 
     def change(now: TwoServerParameters, known: Known) -> Known:
-        late, bits = _comparisons(known, "squares"), _words(known, "sign bits")
-        blind = np.array(known["products and norms"], dtype=object)[-len(bits) :]
+        late, signs = _comparisons(known, "squares"), _comparisons(known, SIGNS)
+        bits = _words(known, SIGN_BITS)
+        n = len(bits)
         for row, more in ((0, _more(now)), (1, -_more(now))):
-            bit, top = int(bits[row]), int(blind[row]) >> int(_TOP) & 1
-            turned = (2 * bit - 1) * more if threshold > 0 else (1 - 2 * bit) * more
-            wanted = turned + (bit if threshold > 0 else 0)
-            at = len(bits) + row
-            late.alpha[at], late.flip[at] = np.uint64(0), np.uint64(1)
-            late.scale[at] = np.uint64((bit - wanted if top else wanted) % (1 << 64))
-        return {**known, "squares": late}
+            signs.flip[row] ^= np.uint64(1) - bits[row]
+            bits[row] = 1
+            blind = int(np.array(known["products and norms"], dtype=object)[row - n]) + (1 << 62)
+            never = outcome_of(np.array([blind % (1 << 64)], dtype=np.uint64), _WIDE)
+            below = 1 + 2 * more if threshold > 0 else 2 * more
+            for at, over in ((row, below), (n + row, more)):
+                late.alpha[at], late.flip[at], late.scale[at] = never.alpha[0], never.flip[0], 1
+                stretch(late, at, over)
+        return {**known, "squares": late, SIGNS: signs, SIGN_BITS: bits}
 
     return change
 

@@ -34,11 +34,13 @@ from privfl.hybrid.two_server.fixed_masks import (
     pad_blocks,
 )
 from privfl.hybrid.two_server.fixed_stock import (
+    Compared,
     Joint,
     Masks,
     Stocked,
     comparison_key,
     deal,
+    outcome_of,
     receive,
     stock_size,
 )
@@ -165,19 +167,19 @@ class FixedDealing(KeepsSecrets):
         one_letter = [*_buffers(*to_first), *told, *both]
         return one_letter, [*_buffers(*to_second), *told, *both, *theirs]
 
-    def _comparisons(self, masks: U64, alpha: U64, one: Own, two: Own) -> tuple[Corrections, U64]:
+    def _compared(self, masks: U64) -> Compared:
         """A value x is public as P = x - mask: it is compared as P with r = -mask."""
-        ring = self.now.ring
-        r = (np.uint64(0) - masks).reshape(-1) & np.uint64((1 << ring) - 1)
-        top = r >> np.uint64(ring - 1)
+        return outcome_of((np.uint64(0) - masks).reshape(-1), self.now.ring)
+
+    def _comparisons(self, masks: U64, alpha: U64, one: Own, two: Own) -> tuple[Corrections, U64]:
+        told = self._compared(masks)
         values = np.concatenate([[_ONE], alpha])
-        sign = (_ONE - _TWO * top)[:, None]
-        low = r & np.uint64((1 << (ring - 1)) - 1)
+        payload = (told.scale * (_ONE - _TWO * told.flip))[:, None] * values
         starts = np.stack([one.starts, two.starts])
         permute = self.now.library.permutation(comparison_key(self.now))
         return (
-            generate(low, sign * values, starts, ring - 1, permute),
-            top[:, None] * values,
+            generate(told.alpha, payload, starts, self.now.ring - 1, permute),
+            (told.scale * told.flip)[:, None] * values,
         )
 
     def _tags(

@@ -27,6 +27,7 @@ from privfl.crypto.mpc.authentication import OpenChecked
 from privfl.crypto.mpc.operations import OpenToFirst
 from privfl.crypto.mpc.words import pack, packed_size, unpack
 from privfl.hybrid.two_server.dealer_guarantee import lies_of_dealer
+from privfl.hybrid.two_server.dealer_lies import LONGER
 from privfl.hybrid.two_server.fixed_checks import Announce
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.malicious.client import FixedClientParty
@@ -147,7 +148,8 @@ def _change(
 
 
 def lies_about_its_norm() -> Liars:
-    """A client whose row is as long as it likes, beside the square of another norm.
+    """A client whose row is longer than it may be, beside the square of a shorter one's norm: not
+    by so much that a projection of it could be too long.
 
     Raises:
         ConfigError: when the round begins, a party that is no such client.
@@ -157,15 +159,15 @@ def lies_about_its_norm() -> Liars:
         for party in honest.values():
             if not isinstance(party, FixedClientParty) or party.vector is None:
                 raise ConfigError(f"{type(party).__name__} is no client that fixes its row.")
-            party.vector[: plan.d] *= np.uint64(3)
+            party.vector[: plan.d] *= np.uint64(LONGER)
         return honest
 
     return Liars(enter=enter)
 
 
 def hides_a_norm() -> Liars:
-    """A rushing server with the first client: its row is as long as it likes, and what the servers
-    open of its norm is made 0.
+    """A rushing server with the first client: its row is longer than it may be, and what the
+    servers open of its norm is made 0.
     """
 
     def forge(step: Step, machine: Machine, mine: bytes, theirs: bytes | None) -> Told:
