@@ -32,17 +32,18 @@ class FlatModel:
     Reading or writing the whole model is one copy. The running means and variances of its layers
     (BatchNorm's and their like) are views of a second vector ``state`` [s], in the same way, and
     their counts of batches of a third, ``counts`` [c], of whole numbers; what becomes of these in a
-    federation is `privfl.training.WithStatistics`'s to say. Other buffers are constants, which no
-    training changes.
+    federation is `privfl.training.WithStatistics`'s to say. Frozen parameters and other buffers are
+    constants, which no training changes.
 
     A copy, a pickle and what `torch.save` wrote are flat models of their own, with a gradient of
     zero. Views do not outlive copying or pickling, so the module travels, as large as it is, and is
     made flat again. Who pickles the module beside it gets that twice; in a deep copy the two stay
     one.
 
-    Several flat models may have one module, as federations do that are built of one network: each
-    has its own vector, and the module computes with that of the one that was written to last (not
-    in threads at once).
+    Several flat models may have one module, or modules with layers in common, as federations do
+    that are built of one network: each has its own vector and its own copies of constants, whatever
+    others train or freeze, and the module computes with those of the one that was written to last
+    (not in threads at once).
 
     Raises:
         UnsupportedModel: no trainable parameters.
@@ -72,18 +73,31 @@ class FlatModel:
             start = stop
         self.slots = tuple(slots)
         self._parameters = [p for _, p in named]
+        frozen = [p for p in self.module.parameters() if not p.requires_grad]
+        self._frozen = [(p, p.detach().clone()) for p in frozen]
         kept = list(_buffers(self.module))
         floating = [one for one in kept if one[2].is_floating_point()]
         whole = [one for one in kept if not one[2].is_floating_point()]
         self.state, self.state_slots = _as_one(floating, torch.float32, device)
         self.counts, self._count_slots = _as_one(whole, torch.int64, device)
+        self._constants = _constants(self.module, {name for _, name, _ in kept})
+        self._named = dict(self.module.named_parameters())
+        self._modes = [(layer, layer.training) for layer in self.module.modules()]
         self._take()
 
     def _take(self) -> None:
-        """Make the module's parameters, gradients and statistics views of these vectors."""
+        """Make the module's parameters, gradients and statistics views of these vectors, and its
+        constants what they were.
+        """
         for p, slot in zip(self._parameters, self.slots, strict=True):
             p.data = self.flat[slot.start : slot.stop].view(slot.shape)
             p.grad = self.grad[slot.start : slot.stop].view(slot.shape)
+            p.requires_grad_(True)
+        for p, value in self._frozen:
+            p.data = value
+            p.requires_grad_(False)
+        for layer, name, value in self._constants:
+            setattr(layer, name, value)
         for whole, slots in ((self.state, self.state_slots), (self.counts, self._count_slots)):
             for slot in slots:
                 above, _, name = slot.name.rpartition(".")
@@ -91,9 +105,49 @@ class FlatModel:
                 self.module.get_submodule(above).register_buffer(name, view)
 
     def _hold(self) -> None:
-        """Take the module back, where another flat model has it."""
-        if self._parameters[0].data_ptr() != self.flat.data_ptr():
+        """Take the module back, where another flat model has it, or somebody let go of gradients
+        or froze what is trained.
+        """
+        if not self._has():
             self._take()
+
+    def _has(self) -> bool:
+        flat, grad, size = self.flat.data_ptr(), self.grad.data_ptr(), self.flat.element_size()
+        for p, slot in zip(self._parameters, self.slots, strict=True):
+            at = size * slot.start
+            if p.data_ptr() != flat + at or not p.requires_grad:
+                return False
+            if p.grad is None or p.grad.data_ptr() != grad + at:
+                return False
+        return all(
+            p.data_ptr() == value.data_ptr() and not p.requires_grad for p, value in self._frozen
+        )
+
+    def renew(self) -> None:
+        """Begin another run: the module computes with these vectors, in the modes (of dropout and
+        its like) that it had when this was made.
+
+        Raises:
+            UnsupportedModel: it has other parameters than then.
+
+        >>> layers = nn.Sequential(nn.Linear(3, 2))
+        >>> model = FlatModel(layers)
+        >>> layers[0] = nn.Linear(3, 2)
+        >>> model.renew()
+        Traceback (most recent call last):
+        ...
+        privfl.core.errors.UnsupportedModel: the model's parameter '0.weight' is another one than...
+        """
+        now = dict(self.module.named_parameters())
+        for name in [*self._named, *now]:
+            if now.get(name) is not self._named.get(name):
+                raise UnsupportedModel(
+                    f"the model's parameter '{name}' is another one than when this was made of it:"
+                    " replace layers in a copy (copy.deepcopy), or make this anew."
+                )
+        self._hold()
+        for layer, mode in self._modes:
+            layer.training = mode
 
     @property
     def s(self) -> int:
@@ -200,6 +254,20 @@ def _buffers(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
     for above, layer in running_layers(module):
         for name, buffer in layer.named_buffers(above, recurse=False):
             yield layer, name, buffer
+
+
+def _constants(module: nn.Module, kept: set[str]) -> list[tuple[nn.Module, str, Tensor]]:
+    """Copies of all other buffers: their layer, their own name, themselves. What is one tensor
+    under several names stays one.
+    """
+    copies: dict[int, Tensor] = {}
+    found = []
+    for name, buffer in module.named_buffers(remove_duplicate=False):
+        if name not in kept:
+            above, _, own = name.rpartition(".")
+            value = copies.setdefault(id(buffer), buffer.detach().clone())
+            found.append((module.get_submodule(above), own, value))
+    return found
 
 
 def _as_one(

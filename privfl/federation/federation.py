@@ -87,7 +87,8 @@ class Federation:
 
     Args:
         model: any torch module, which is trained in place. A run starts from what it holds when the
-            federation is made, also where others are made of the same module.
+            federation is made, also where others are made of it; what is written into it later
+            reaches the one made or run last.
         clients: each client's data, by id or as a list: features and labels as a pair of arrays,
             torch data sets or loaders (which are read once, to disk, and from there in each round),
             or data sets of `core`.
@@ -250,8 +251,7 @@ class Federation:
         Raises:
             ConfigError: parts that do not go together, or that need clients' data here.
         """
-        self = object.__new__(cls)
-        audit = config.audit.model_copy(update={"keep": "none"})
+        self, audit = object.__new__(cls), config.audit.model_copy(update={"keep": "none"})
         self._begin(scenario, "sequential", audit, config, config.threads, assembly.budget(config))
         self._carrier = carrier(self.scenario)
         return self
@@ -303,6 +303,7 @@ class Federation:
         Raises:
             ConfigError: ``out`` is not empty, or another process writes to it; ``resume`` without a
                 run in it, or with another run.
+            UnsupportedModel: parameters of the model were replaced since the federation was made.
             CannotWrite: the folder cannot be written to, or the disk is full. What was written is
                 whole, and ``resume`` goes on from there.
             DataCorrupt: no checkpoint of the run in ``out`` is whole.
@@ -321,6 +322,7 @@ class Federation:
     def _run(
         self, out: Path | str | None, resume: bool, watch: Watch, faults: Faults | None
     ) -> Run:
+        self.scenario.workload.model.renew()
         executor = None if resume else self._pick(None)
         folder, state, records = opened(
             out,
@@ -394,7 +396,5 @@ class Federation:
         )
 
     def _pick(self, state: RunState | None) -> tuple[Executor, str]:
-        wanted = self._executor if state is None else state.executor
-        return executors(
-            self.scenario.workload, self.scenario.clients, wanted, seed=self.scenario.seed
-        )
+        of, wanted = self.scenario, self._executor if state is None else state.executor
+        return executors(of.workload, of.clients, wanted, seed=of.seed)

@@ -17,6 +17,9 @@ from privfl.engine import RoundRecord, RunState
 class Run:
     """What a run left: the records of its rounds, the model, the transcripts that were kept, and
     the ledger.
+
+    ``model`` is the module that was given, trained in place: of several runs of one module it is
+    that of the last, and ``parameters`` are each run's own.
     """
 
     history: tuple[RoundRecord, ...]

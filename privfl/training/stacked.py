@@ -204,8 +204,10 @@ class Stacked:
                     }
                 )
                 continue
-            # inner products of huge samples, which a step alone never makes, may overflow
-            ended = [True] * len(block) if ahead == 1 else space.finite(len(block))
+            # what a step alone never computes may overflow: inner products of huge samples, and
+            # what a later model makes of one that pads a batch
+            alone = ahead == 1 and _unpadded(block)
+            ended = [True] * len(block) if alone else space.finite(len(block))
             for k, c in enumerate(block):
                 if not ended[k]:
                     results[c.row] = self.alone.train_one(broadcast, c.task, out[c.row], seeds)
@@ -324,6 +326,11 @@ def _start(block: list[_Client]) -> Float[Tensor, "*K d"]:
     if all(c.sent is first for c in block):
         return first.parameters
     return torch.stack([c.sent.parameters for c in block])
+
+
+def _unpadded(block: list[_Client]) -> bool:
+    """Whether those who are at work have batches of one size in every step."""
+    return all(c.sizes == block[0].sizes[: len(c.sizes)] for c in block)
 
 
 def _stretches(block: list[_Client]) -> Iterator[tuple[int, int, int, int, bool]]:

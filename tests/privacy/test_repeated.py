@@ -71,7 +71,33 @@ def pooled(x: Tensor) -> tuple[Tensor, ...]:
     return torch.autograd.grad(means.square().sum(), free)
 
 
-@pytest.mark.parametrize("step", [cube, in_place, halves, chosen, turned, pooled])
+def late(x: Tensor) -> Tensor:
+    """More than zero from the sixth point on."""
+    return torch.relu(x[0] - LATE)
+
+
+def read_and_overwritten(x: Tensor) -> tuple[Tensor, ...]:
+    """Tensors that hang on no argument, and have other values at the end than where they count."""
+    table = torch.zeros(3)
+    first = late(x) * table
+    row = torch.arange(3.0) + 0
+    second = late(x) * row
+    table.add_(1)
+    row.as_strided_((3,), (0,))
+    return (first + second + x * table * row,)
+
+
+def tracked(x: Tensor) -> tuple[Tensor, ...]:
+    """Running statistics, which an operation writes to without saying so."""
+    mean, variance = torch.zeros(1), torch.ones(1)
+    normed = torch.nn.functional.batch_norm(x[:, None], mean, variance, training=True)
+    return normed[:, 0] + late(x) * mean, variance
+
+
+EXACT = [cube, in_place, halves, chosen, turned, pooled, read_and_overwritten, tracked]
+
+
+@pytest.mark.parametrize("step", EXACT)
 def test_gives_what_the_step_gives(step: Callable[[Tensor], tuple[Tensor, ...]]) -> None:
     repeated = Repeated(step)
     for x in POINTS:
@@ -152,12 +178,19 @@ def by_package(x: Tensor) -> Tensor:
     return x + torch.from_dlpack(torch._C._to_dlpack(x)).sub(LATE).relu()
 
 
+def by_old_mask(x: Tensor) -> Tensor:
+    some = x[(x > 0).to(torch.uint8)]
+    return some.sum() / len(some)
+
+
 LOOKS = [
+    by_old_mask,
     *(by_sign, by_item, by_list, by_numpy, by_array, by_choice, by_nothing, by_text, by_likeness),
     *(by_packed_list, by_copy, by_each, by_place, by_data, by_parameter, by_thread, by_package),
 ]
 
 
+@pytest.mark.filterwarnings("ignore:indexing with dtype torch.uint8")
 @pytest.mark.parametrize("function", LOOKS)
 def test_a_step_that_looks_at_values_is_run_itself(function: Callable[[Tensor], Tensor]) -> None:
     """Some look where it makes a difference from the sixth call on alone."""
@@ -333,6 +366,76 @@ def test_values_that_are_no_numbers_are_compared_as_they_are() -> None:
     for x in POINTS[:5]:
         assert bool(repeated(x)[0].isnan().all())
     assert repeated.written
+
+
+def test_arguments_that_are_one_tensor_may_be_two_later() -> None:
+    """Or an argument was what the step holds."""
+    held = torch.ones(3)
+    steps: list[Callable[..., tuple[Tensor, ...]]] = [
+        lambda a, b: (a - b, a + b),
+        lambda a, _: (a - held,),
+    ]
+    for step in steps:
+        repeated = Repeated(step)
+        for _ in range(4):
+            repeated(held, held)
+        for x in POINTS:
+            for found, true in zip(repeated(x, held), step(x, held), strict=True):
+                assert torch.equal(found, true)
+
+
+def test_arguments_may_have_another_layout_or_type_later() -> None:
+    def corner(x: Tensor) -> tuple[Tensor, ...]:
+        return (x.contiguous().as_strided((2, 2), (3, 1)) * 2,)
+
+    repeated, x = Repeated(corner), torch.arange(6.0).view(2, 3)
+    for _ in range(4):
+        repeated(x)
+    assert repeated.written
+    for other in (x.t().contiguous().t(), x.double(), torch.complex(x, x).conj(), x + 1):
+        found, true = repeated(other)[0], corner(other)[0]
+        assert found.dtype == true.dtype
+        assert torch.equal(found, true)
+    assert repeated.written
+
+
+def test_what_comes_out_may_go_in_again() -> None:
+    def descended(x: Tensor) -> tuple[Tensor, ...]:
+        free = x.detach().requires_grad_()
+        return (x - 0.1 * torch.autograd.grad(free.sin().sum(), free)[0],)
+
+    repeated, x, y = Repeated(descended), POINTS[0], POINTS[0]
+    for _ in range(18):
+        x, y = repeated(x)[0], descended(y)[0]
+        assert torch.equal(x, y)
+    assert repeated.written
+    free = torch.ones(3, requires_grad=True)
+    (free * repeated(x)[0]).sum().backward()
+    assert free.grad is not None
+
+
+def test_a_step_that_complains_does_so_when_it_is_repeated() -> None:
+    singular = POINTS[8].clone()
+    repeated = Repeated(lambda x: (torch.linalg.inv(torch.diag(x - singular)),))
+    for x in POINTS[:8]:
+        repeated(x)
+    assert repeated.written
+    with pytest.raises(torch.linalg.LinAlgError):
+        repeated(POINTS[8])
+
+
+def test_an_operation_with_lists_in_what_it_returns_fails_nobody() -> None:
+    library = torch.library.Library("privfl_tests", "FRAGMENT")
+    library.define("pair(Tensor x) -> (Tensor, Tensor[])")
+    library.impl("pair", lambda x: (x + 1, [x * 2, x * 3]), "CPU")
+
+    def paired(x: Tensor) -> tuple[Tensor, ...]:
+        one, (two, three) = torch.ops.privfl_tests.pair(x)
+        return (one + two * three,)
+
+    repeated = Repeated(paired)
+    for x in POINTS[:6]:
+        assert torch.equal(repeated(x)[0], paired(x)[0])
 
 
 def test_a_few_calls_are_not_worth_it() -> None:

@@ -212,6 +212,29 @@ def test_stacked_agrees_whatever_the_sizes(
     assert [r.loss for r in got] == pytest.approx([r.loss for r in expected], rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("hidden", [5, 70])
+def test_a_huge_sample_that_pads_a_batch_costs_its_client_nothing(momentum, hidden):
+    """What the model that it made would make of it is infinite: alone nobody looks."""
+    g = torch.Generator().manual_seed(1)
+    x, y = torch.randn(39, 13, generator=g), torch.randint(7, (39,), generator=g)
+    model = FlatModel(nn.Sequential(nn.Linear(13, hidden), nn.ReLU(), nn.Linear(hidden, 7)))
+    model.write(0.2 * torch.randn(model.d, generator=g))
+    x[0] *= 1e20
+    y[0] = int(model.module(x[:1]).argmin())
+    method = LocalSGD(lr=0.1, momentum=momentum, plan=LocalPlan(8))
+    load = Workload(model, cross_entropy, method, Dataset(x, y, 7))
+    tasks = [Task(0, torch.arange(11)), Task(1, torch.arange(11, 39))]
+    start, alone = Broadcast(0, model.read()), 0
+    for seed in range(6):
+        slow, _ = run(Sequential(load), start, tasks, seed)
+        fast, _ = run(Stacked(load), start, tasks, seed)
+        assert torch.equal(slow.isfinite(), fast.isfinite())
+        assert torch.allclose(slow[1], fast[1], atol=1e-5)
+        alone += int(slow[0].isfinite().all())
+    assert alone > 0
+
+
 def test_stacked_scaffold_corrects_each_client_by_its_own_control_variate(workload, cohort, sent):
     load, tasks = workload(Scaffold(lr=0.1, plan=LocalPlan(8, epochs=2))), cohort([40, 24, 31])
     g = torch.Generator().manual_seed(1)

@@ -12,7 +12,7 @@ from torch import nn
 from privfl import Federation
 from privfl.attacks import LabelCounts, LinearLeakage, StatisticCounts
 from privfl.audit import Attacks, audit
-from privfl.core import FlatModel, LocalPlan
+from privfl.core import FlatModel, LocalPlan, UnsupportedModel
 from privfl.data import load
 from privfl.models import initialised
 from privfl.training import LocalSGD
@@ -99,3 +99,107 @@ def test_what_is_trained_is_whose_was_written_last() -> None:
     assert not torch.equal(first.state, second.state)
     assert int(first.counts) == 1
     assert int(second.counts) == 0
+
+
+def plain(first: nn.Module | None = None, *between: nn.Module) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = (first or nn.Linear(64, 16), *between)
+    return nn.Sequential(nn.Flatten(), *layers, nn.Linear(16, 10))
+
+
+def of(net: nn.Module, lr: float = 0.1) -> Federation:
+    clients = [DIGITS.train.take(range(40 * k, 40 * k + 40)) for k in range(2)]
+    training = LocalSGD(lr=lr, plan=LocalPlan(16, steps=2))
+    test = DIGITS.test.take(range(50))
+    return Federation(net, clients, test, training=training, rounds=2, executor="sequential")
+
+
+def test_gradients_that_somebody_lets_go_of_are_taken_again() -> None:
+    net = plain()
+    first = of(net)
+    net.zero_grad()
+    assert net[1].weight.grad is None
+    assert torch.equal(trained(first), trained(of(plain())))
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_another_may_train_the_head_alone(earlier: bool) -> None:
+    net, copied = plain(), plain()
+    whole = None if earlier else of(net)
+    net[1].requires_grad_(False)
+    head = of(net)
+    if whole is None:
+        net[1].requires_grad_(True)
+        whole = of(net)
+    wanted = trained(of(plain()))
+    copied[1].requires_grad_(False)
+    of_head = trained(of(copied))
+    assert len(of_head) == 170
+    assert torch.equal(trained(whole), wanted)
+    assert torch.equal(trained(head), of_head)
+    assert torch.equal(net[1].weight, plain()[1].weight)
+
+
+def test_networks_may_have_a_layer_in_common() -> None:
+    shared = nn.Linear(16, 16)
+    nets = [plain(nn.Linear(64, 16), shared), plain(nn.Linear(64, 16), shared)]
+    alone = [trained(of(copy.deepcopy(net))) for net in nets]
+    both = [of(net) for net in nets]
+    for k in range(2):
+        assert torch.equal(trained(both[k]), alone[k])
+
+
+def test_modes_are_those_in_which_it_was_made() -> None:
+    net = plain(None, nn.Dropout(0.5))
+    first = of(net)
+    net.eval()
+    assert torch.equal(trained(first), trained(of(plain(None, nn.Dropout(0.5)))))
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_constants_that_move_are_each_ones_own(persistent: bool) -> None:
+    class Counting(nn.Linear):
+        """Changes with its passes."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.get_buffer("passes").add_(1)
+            return super().forward(x) * (1 + 0.1 * self.get_buffer("passes"))
+
+    layer = Counting(64, 16)
+    layer.register_buffer("passes", torch.zeros(()), persistent=persistent)
+    net = plain(layer)
+    alone = [trained(of(copy.deepcopy(net), lr)) for lr in (0.1, 0.2)]
+    both = [of(net, lr) for lr in (0.1, 0.2)]
+    for k in (1, 0):
+        assert torch.equal(trained(both[k]), alone[k])
+    assert ("1.passes" in net.state_dict()) is persistent
+
+
+def test_parameters_that_were_replaced_are_said() -> None:
+    net = plain()
+    first = of(net)
+    net[2] = nn.Linear(16, 10)
+    with pytest.raises(UnsupportedModel, match=r"'2\.weight' is another one"):
+        first.run()
+
+
+def test_another_may_run_after_every_round() -> None:
+    net = plain()
+    first, second = of(net), of(net, 0.3)
+    run = first.run(progress=lambda *_: second.run())
+    wanted = trained(of(plain()))
+    assert torch.equal(first.scenario.workload.model.read(), wanted)
+    assert run.model is net
+    second.run()  # which has the module now
+    assert torch.equal(run.parameters, wanted)
+    assert not torch.equal(net[1].weight.flatten(), wanted[: net[1].weight.numel()])
+
+
+def test_what_is_written_into_a_module_reaches_the_one_made_last() -> None:
+    net = plain()
+    first, second = of(net), of(net)
+    net.load_state_dict({name: value * 0.5 for name, value in net.state_dict().items()})
+    half = plain()
+    half.load_state_dict({name: value * 0.5 for name, value in half.state_dict().items()})
+    assert torch.equal(trained(first), trained(of(plain())))
+    assert torch.equal(trained(second), trained(of(half)))

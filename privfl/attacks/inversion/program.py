@@ -13,6 +13,13 @@ from privfl.attacks.inversion.watched import Call, Writer, plain, tensors
 _aten = torch.ops.aten
 _SAME = {_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default}
 """Operations that hand on what they are given, where nobody differentiates."""
+_UNSAID = {
+    *(_aten.native_batch_norm.default, _aten.cudnn_batch_norm.default),
+    _aten.miopen_batch_norm.default,
+}
+"""Operations that, in training, write to their running statistics without saying so."""
+_TRAINING, _STATISTICS = 5, slice(3, 5)
+"""Where among their arguments that is said, and where those are."""
 
 
 class Unrepeatable(Exception):
@@ -62,6 +69,10 @@ class _Line(NamedTuple):
             return self.text
         return f"{', '.join(one if one in wanted else '_' for one in self.makes)} = {self.text}"
 
+    def counts(self, wanted: set[str]) -> bool:
+        """Whether it is done at all: what makes nothing is there to complain."""
+        return self.overwrites or not self.makes or not wanted.isdisjoint(self.makes)
+
 
 def _function(
     calls: list[Call], turned: set[int], arguments: list[int], outputs: tuple[Tensor, ...]
@@ -83,7 +94,7 @@ def _function(
     wanted = set(returned)
     text = [f" return ({''.join(f'{name}, ' for name in returned)})"]
     for line in reversed(lines):
-        if not line.overwrites and wanted.isdisjoint(line.makes):
+        if not line.counts(wanted):
             continue
         last = line.reads - wanted
         if last:
@@ -98,7 +109,11 @@ def _function(
 
 
 def _line(call: Call, names: dict[int, str], known: dict[str, Any]) -> _Line:
-    """A call as text, with names for what it makes; ``known`` takes what is no tensor."""
+    """A call as text, with names for what it makes; ``known`` takes what is no tensor.
+
+    Raises:
+        Unrepeatable: it makes lists within lists.
+    """
     reads: set[str] = set()
 
     def of(value: Any) -> str:
@@ -118,6 +133,8 @@ def _line(call: Call, names: dict[int, str], known: dict[str, Any]) -> _Line:
     makes = []
     single = isinstance(call.out, Tensor)
     for part in (call.out,) if single else call.out or ():
+        if isinstance(part, (tuple, list)):
+            raise Unrepeatable
         fresh = isinstance(part, Tensor) and id(part) not in names
         makes.append(f"v{len(names)}" if fresh else "_")
         if fresh:
@@ -135,21 +152,27 @@ def _open(call: Call) -> bool:
     if torch.Tag.dynamic_output_shape not in call.func.tags:
         return False
     by_place = call.func in (_aten.index.Tensor, _aten.index_put.default)
-    return not by_place or any(one.dtype == torch.bool for one in tensors(call.args[1]))
+    masks = (torch.bool, torch.uint8)
+    return not by_place or any(one.dtype in masks for one in tensors(call.args[1]))
 
 
 def _depending(calls: list[Call], inputs: tuple[Tensor, ...]) -> list[Call]:
     """The operations that depend on the inputs, by way of the memory that they read and write; what
-    is made of nothing and then overwritten by such a one depends too.
+    is made of nothing and then overwritten by such a one depends too, and so does what is
+    overwritten by whomever after such a one read it: there it has another value than at the end.
     """
     read = [_places((call.args, call.kwargs)) for call in calls]
-    written = [_places(call.out) | _overwritten(call) for call in calls]
+    changed = [_overwritten(call) for call in calls]
+    written = [_places(call.out) | new for call, new in zip(calls, changed, strict=True)]
     varying, before = _places(inputs), -1
     while len(varying) != before:
         before = len(varying)
-        for takes, makes in zip(read, written, strict=True):
+        shown: set[int] = set()
+        for takes, new, makes in zip(read, changed, written, strict=True):
+            varying |= shown & new
             if not varying.isdisjoint(takes):
                 varying |= makes
+                shown |= takes
     return [
         call
         for call, takes, makes in zip(calls, read, written, strict=True)
@@ -159,6 +182,8 @@ def _depending(calls: list[Call], inputs: tuple[Tensor, ...]) -> list[Call]:
 
 def _overwritten(call: Call) -> set[int]:
     """Where in memory an operation writes over what it is given."""
+    if call.func in _UNSAID and call.args[_TRAINING]:
+        return _places(call.args[_STATISTICS])
     if not call.func._schema.is_mutable:
         return set()
     given = (*zip(call.func._schema.arguments, call.args, strict=False),)

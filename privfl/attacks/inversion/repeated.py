@@ -5,7 +5,7 @@ once, then run again without the book-keeping of autograd.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,21 +20,38 @@ WORTH = 150
 """Writing down takes as long as several calls, which as many calls as this save."""
 
 
+class _Kind(NamedTuple):
+    """What operations can see of an argument beside its values."""
+
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    marks: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, x: Tensor) -> _Kind:
+        marks = (x.is_conj(), x.is_neg(), x.requires_grad)
+        return cls(x.shape, x.stride(), x.dtype, x.device, marks)
+
+
 class Repeated:
     """A step of tensors that returns tensors and may take gradients inside. It must be a function
-    of its arguments, of the same number and shapes each time, and of tensors that nobody else
-    changes meanwhile; what it returns has no graph, and is not to be written to.
+    of its arguments, of the same number each time, and of tensors that nobody else changes
+    meanwhile; what it returns has no graph, and is not to be written to.
 
     The first three calls run the step itself: the first is watched, the second and third write down
     its operations. Later ones run these alone: without those that do not depend on the arguments,
     and without autograd.
-    The step itself is run from then on where the second and third did not do the same with the same
-    tensors; where a step draws random numbers, changes what it holds (`held`: counters, lists,
-    tensors put in the place of others), lets Python look at values (``if``, ``item``, numpy, text),
-    compiles, or runs Python in a backward pass that is neither ours nor torch's; where what was
-    written down fails, or differs from the step in any bit when both are run, at every call number
-    that is a power of four; and where ``times``, how often it will be called, is less than `WORTH`.
-    While it is written down, a call keeps every tensor that it makes, which autograd lets go of.
+    The step itself is run for arguments of another shape, layout or type than the third call's. It
+    is run from then on where the second and third did not do the same with the same tensors; where
+    two of their arguments were one tensor, or one was a tensor that the step holds; where a step
+    draws random numbers, changes what it holds (`held`: counters, lists, tensors put in the place
+    of others), lets Python look at values (``if``, ``item``, numpy, text), compiles, or runs Python
+    in a backward pass that is neither ours nor torch's; where what was written down fails, or
+    differs from the step in any bit when both are run, at every call number that is a power of
+    four; and where ``times``, how often it will be called, is less than `WORTH`. While it is
+    written down, a call keeps every tensor that it makes, which autograd lets go of.
 
     Not seen are clocks, files, other processes, and attributes of modules and other libraries.
 
@@ -55,6 +72,7 @@ class Repeated:
         self._notes: Doings | None = None
         self._program: Callable[..., Any] | None = None
         self._constants: list[Tensor] = []
+        self._kinds: list[_Kind] = []
 
     @property
     def written(self) -> bool:
@@ -70,7 +88,7 @@ class Repeated:
             return self._look(inputs)
         if self.calls == 3 and self._notes is not None:
             return self._write(inputs)
-        if self._program is None:
+        if self._program is None or self._kinds != list(map(_Kind.of, inputs)):
             return self.step(*inputs)
         found = self._repeat(inputs)
         if found is None or _power_of_four(self.calls):
@@ -84,7 +102,8 @@ class Repeated:
         """What the program returns; None where it fails (it never writes to its arguments)."""
         if self._program is None:
             return None
-        with torch.inference_mode():
+        # inference_mode would do, but for what comes out, which may not be differentiated by others
+        with torch.no_grad(), torch._C._AutoDispatchBelowAutograd():
             try:
                 found: tuple[Tensor, ...] = self._program(*inputs, *self._constants)
             except Exception:
@@ -112,12 +131,15 @@ class Repeated:
             self._program, self._constants = program(writer, inputs, found)
         except Unrepeatable:
             self._program = None
+        self._kinds = list(map(_Kind.of, inputs))
         return found
 
     def _run(self, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Writer | None]:
         """What the step returns, and what it did where that can be repeated."""
         kept = [x.clone() for x in inputs]
         before = held(self.step)
+        if before is None or _ambiguous(inputs, before.objects):
+            return self.step(*inputs), None
         try:
             with Eyes() as eyes, Writer() as writer:
                 found = self.step(*inputs)
@@ -125,8 +147,8 @@ class Repeated:
             for x, was in zip(inputs, kept, strict=True):
                 x.copy_(was)
             return self.step(*inputs), None
-        after = None if before is None or eyes.read else held(self.step)
-        same = before is not None and after is not None and before.is_as(after)
+        after = None if eyes.read else held(self.step)
+        same = after is not None and before.is_as(after)
         return found, writer if same and writer.repeatable else None
 
 
@@ -134,5 +156,17 @@ def _power_of_four(number: int) -> bool:
     return number & (number - 1) == 0 and number.bit_length() % 2 == 1
 
 
+def _ambiguous(inputs: tuple[Tensor, ...], others: list[object]) -> bool:
+    """Whether one tensor is two arguments, or an argument and something else that a step holds:
+    nobody can tell of what is done with it which of the two it was.
+    """
+    given = set(map(id, inputs))
+    return len(given) < len(inputs) or not given.isdisjoint(map(id, others))
+
+
 def _same(a: Tensor, b: Tensor) -> bool:
-    return alike(a, b) and bool((a.real.signbit() == b.real.signbit()).all())
+    if not alike(a, b):
+        return False
+    if a.is_complex():
+        a, b = torch.view_as_real(a.resolve_conj()), torch.view_as_real(b.resolve_conj())
+    return bool((a.signbit() == b.signbit()).all())

@@ -27,7 +27,7 @@ from privfl.attacks import (
 from privfl.audit import score
 from privfl.audit.findings import Finding
 from privfl.audit.games.notes import AuditNotes, attacked, judged, name_of, tell
-from privfl.audit.games.tables import field_rates
+from privfl.audit.games.tables import field_luck, field_rates
 from privfl.audit.intervals import Floats, clustered_mean
 from privfl.audit.rehearsal import Ground, views_of
 from privfl.core import ClientId, Dataset, Rows, View
@@ -292,7 +292,12 @@ def _pictures(
     leaks = gap.low > 0 or luck < 0.025
     fields = field_rates(raw, at, knows) if truth.data.x.ndim == 2 else {}
     if fields:  # of a table they are the second test, in place of what looks alike
-        leaks, luck = gap.low > 0 or fields["gap to blind"].low > 0, 1.0
+        luck = 1.0
+        if len(set(home)) == 1:  # one row alone
+            (clients,) = groups
+            apart = range(min(draws, truth.apart(clients)))
+            luck = field_luck(*raw[0], [truth.decoys(clients, draw).x for draw in apart], knows)
+        leaks = gap.low > 0 or fields["gap to blind"].low > 0 or luck < 0.025
     recognised = score.proportion(sharp, n)
     more = (
         f"best {float(told.psnr.max()):.1f} dB; SSIM {float(told.ssim.mean()):.3f}; over"

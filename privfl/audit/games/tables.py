@@ -52,6 +52,26 @@ def field_rates(
     }
 
 
+def field_luck(
+    claimed: Tensor | None, true: Tensor, decoys: Sequence[Tensor], knows: Knowledge
+) -> float:
+    """How likely claims [m, columns] have as many fields of true records [n, columns] right where
+    they hang on them no more than on any of the ``decoys`` [n, columns]: a rank among these, which
+    a client that is alone has where it has no interval.
+    """
+    if knows.auxiliary is None or claimed is None:
+        return 1.0
+    own = knows.auxiliary.x.flatten(1)
+    groups, deviation = categories(own), own.std(dim=0).clamp(min=1e-6)
+    found = claimed.flatten(1)
+    guess = typical(own, groups).expand(max(len(true) - len(found), 0), -1)
+    tried = [torch.cat([found, guess])]
+    right, *others = (
+        float(_right(tried, one, groups, deviation).mean()) for one in (true, *decoys)
+    )
+    return (1 + sum(other >= right for other in others)) / (1 + len(others))
+
+
 def _right(
     tried: Sequence[Tensor], true: Tensor, groups: Sequence[slice], deviation: Tensor
 ) -> Tensor:
