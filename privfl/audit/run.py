@@ -173,4 +173,4 @@ def _said(sizes: Mapping[str, int], samples: int) -> str:
     other = [layer for layer, size in sizes.items() if size > samples]
     named = ", ".join(f"{sizes[layer]} under {layer}" for layer in other)
     more = f" ({named}: nobody trains on fewer there)" if other else ""
-    return f"{samples} sample(s) a client{more}"
+    return f"{samples} sample{'s' * (samples > 1)} a client{more}"
