@@ -19,6 +19,7 @@ from privfl.audit.own_models import OwnModels
 from privfl.audit.score import Figure
 from privfl.audit.threats import ThreatModel
 from privfl.core import ConfigError
+from privfl.engine.files import write_atomically
 
 _NO_RECORD = "this is no record in the schema privfl.audit/1"
 SCHEMA = "privfl.audit/1"
@@ -87,7 +88,7 @@ def write_record(report: AuditReport, folder: Path) -> Path:
     """Write ``audit.json`` into a folder, which is made if it is not there; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "audit.json"
-    path.write_text(json.dumps(record(report), indent=1, allow_nan=False), encoding="utf-8")
+    write_atomically(path, json.dumps(record(report), indent=1, allow_nan=False))
     return path
 
 
@@ -100,7 +101,11 @@ def rows_of(held: Mapping[str, Any]) -> tuple[Row, ...]:
     try:
         return tuple(
             Row(
-                *(_text(one, key) for key in ("layer", "adversary", "asset", "attack", "verdict")),
+                _text(one, "layer"),
+                _text(one, "adversary"),
+                _text(one, "asset"),
+                _text(one, "attack"),
+                _text(one, "verdict"),
                 {
                     name: RecordedFigure(*(_end(told[end]) for end in ("value", "low", "high")))
                     for name, told in one["figures"].items()

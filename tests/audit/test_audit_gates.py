@@ -221,7 +221,6 @@ def test_the_record_keeps_its_schema(tmp_path):
         "claim",
         "units",
         "unit",
-        "unit",
         "looks",
         "proof",
         "doubts",
