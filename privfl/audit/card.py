@@ -36,6 +36,7 @@ class Line:
     first one's. ``figures`` and ``blind`` are by the names of `assets.METRICS`, and ``caps`` the
     most that the claim against this adversary allows of them; ``unseen`` are those for which there
     were too few samples. Figures are of so many ``units``, of the kind that ``unit`` names.
+    ``luck`` is how likely figures so high are where nothing leaks, and is said where it decides.
     ``looks`` is of how many different findings it is the worst: the verdict is corrected for so
     many. ``proof`` is the sentence of what is not applicable; ``doubts`` say which attacks did
     not come to an end. ``change`` is what to change, and ``elsewhere`` what the audit measured of
@@ -60,6 +61,7 @@ class Line:
     elsewhere: str = ""
     unseen: tuple[str, ...] = ()
     unit: str = "samples"
+    luck: float = 1.0
 
     def row(self) -> dict[str, Any]:
         """One row of a table on a terminal."""
@@ -101,7 +103,10 @@ class Line:
             f"{SAID[name]} {shown(name, figure)}{_beside_blind(name, self.blind.get(name))}"
             for name, figure in self.figures.items()
         ]
-        return "; ".join([*told, *(f"{SAID[name]}: too few samples" for name in self.unseen)])
+        told += [f"{SAID[name]}: too few samples" for name in self.unseen]
+        if self.verdict == "leaks" and not any(map(self._above, self.figures)) and self.luck < 1:
+            told.append(f"as much by luck: 1 in {1 / max(self.luck, 1e-12):,.0f}")
+        return "; ".join(told)
 
     @property
     def counted(self) -> str:
@@ -208,6 +213,7 @@ def _line(report: AuditReport, layer: str, asset: Asset) -> Line:
         change=remedy(asset, adversaries[0], threat, claim is not None) if found else "",
         unseen=unseen(finding),
         unit=finding.unit,
+        luck=finding.luck,
     )
 
 

@@ -333,6 +333,16 @@ def test_text_is_asked_and_what_a_client_typed_leaks_from_its_embedding():
     assert "embedding" in line.change or "single updates" in line.change
 
 
+def test_a_line_that_leaks_by_the_test_against_luck_alone_says_so():
+    wide = membership("server", 0.69, 0.49, luck=1e-6)
+    (line,) = [one for one in card(report_of(wide)) if one.asset == "membership"]
+    assert (line.verdict, line.luck) == ("leaks", 1e-6)
+    assert line.evidence.endswith("as much by luck: 1 in 1,000,000")
+    clear = membership("server", 0.8, 0.7, luck=1e-6)
+    (line,) = [one for one in card(report_of(clear)) if one.asset == "membership"]
+    assert "luck" not in line.evidence
+
+
 def test_figures_say_of_what_they_are():
     few = attacks_of("low")
     report = audited(attacks=Attacks(few.probe, (), few.properties, (), presence=few.presence))
