@@ -35,10 +35,12 @@ class Line:
     ``adversaries`` are those who got exactly this, the fewest parties first; ``threat`` is the
     first one's. ``figures`` and ``blind`` are by the names of `assets.METRICS`, and ``caps`` the
     most that the claim against this adversary allows of them; ``unseen`` are those for which there
-    were too few samples. ``looks`` is of how many different
-    findings it is the worst: the verdict is corrected for so many. ``proof`` is the sentence of
-    what is not applicable; ``doubts`` say which attacks did not come to an end. ``change`` is what
-    to change, and ``elsewhere`` what the audit measured of the same asset under its other layers.
+    were too few samples. Figures are of so many ``units``, of the kind that ``unit`` names.
+    ``luck`` is how likely figures so high are where nothing leaks, and is said where it decides.
+    ``looks`` is of how many different findings it is the worst: the verdict is corrected for so
+    many. ``proof`` is the sentence of what is not applicable; ``doubts`` say which attacks did
+    not come to an end. ``change`` is what to change, and ``elsewhere`` what the audit measured of
+    the same asset under its other layers.
     """
 
     layer: str
@@ -58,6 +60,8 @@ class Line:
     change: str = ""
     elsewhere: str = ""
     unseen: tuple[str, ...] = ()
+    unit: str = "samples"
+    luck: float = 1.0
 
     def row(self) -> dict[str, Any]:
         """One row of a table on a terminal."""
@@ -99,7 +103,15 @@ class Line:
             f"{SAID[name]} {shown(name, figure)}{_beside_blind(name, self.blind.get(name))}"
             for name, figure in self.figures.items()
         ]
-        return "; ".join([*told, *(f"{SAID[name]}: too few samples" for name in self.unseen)])
+        told += [f"{SAID[name]}: too few samples" for name in self.unseen]
+        if self.verdict == "leaks" and not any(map(self._above, self.figures)) and self.luck < 1:
+            told.append(f"as much by luck: 1 in {1 / max(self.luck, 1e-12):,.0f}")
+        return "; ".join(told)
+
+    @property
+    def counted(self) -> str:
+        """Of how many things its figures are, and of what kind."""
+        return f"{self.units:,} {self.unit.removesuffix('s') if self.units == 1 else self.unit}"
 
     @property
     def claimed(self) -> str:
@@ -200,6 +212,8 @@ def _line(report: AuditReport, layer: str, asset: Asset) -> Line:
         doubts=doubts,
         change=remedy(asset, adversaries[0], threat, claim is not None) if found else "",
         unseen=unseen(finding),
+        unit=finding.unit,
+        luck=finding.luck,
     )
 
 

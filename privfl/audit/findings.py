@@ -30,10 +30,11 @@ class Finding:
     or where the attack had no answer, "not applicable" where ``theorem`` proves from the view that
     it can have none. ``baselines`` are blind scores by name, the strongest of them in ``baseline``;
     ``rates`` are further figures by name (``tpr_at_.01``, ``tpr_at_.001``, ``recognised``). Figures
-    are of ``units`` samples in ``clusters`` clients (or rows, or runs), over which intervals
-    resample. ``effort`` says what was tried. ``undone`` says why the attack did not come to an end
-    (its budget, an error): it says nothing about the layer, and no gate is green over it. ``luck``
-    is how likely figures so high are where nothing leaks, by a test beside the interval.
+    are of so many ``units``, things of the kind that ``unit`` names (samples, tokens, labels,
+    clients, runs, scores of clients), in ``clusters`` clients (or rows, or runs), over which
+    intervals resample. ``effort`` says what was tried. ``undone`` says why the attack did not come
+    to an end (its budget, an error): it says nothing about the layer, and no gate is green over it.
+    ``luck`` is how likely figures so high are where nothing leaks, by a test beside the interval.
     ``active``: the adversary deviated from the protocol for it.
     """
 
@@ -59,6 +60,7 @@ class Finding:
     undone: str = ""
     luck: float = 1.0
     active: bool = False
+    unit: str = "samples"
 
     def row(self) -> dict[str, Any]:
         """One row of a table."""
@@ -82,6 +84,7 @@ class Finding:
             "baselines": {name: figure.value for name, figure in self.baselines.items()},
             "rates": {name: _number(figure.value) for name, figure in self.rates.items()},
             "units": self.units,
+            "unit": self.unit,
             "clusters": self.clusters,
             "effort": self.effort,
             "undone": self.undone,

@@ -165,7 +165,8 @@ def against(held: Mapping[str, Any], old: Mapping[str, Any]) -> tuple[Gate, ...]
     none. Inconclusive: a finding that was measured has vanished or has no figure any more, an
     attack broke off, something leaks now that was not found to, and the intervals overlap, or an
     interval that reaches above the older one is more than twice as wide, so that worse would not
-    have been seen; the older audit tried harder, told more lies, or measured nothing.
+    have been seen; a lie reads an update that the older audit did not tell, or that one tried
+    harder, told more lies, or measured nothing.
     """
     now = _numbered(rows_of(held))
     before = _numbered(rows_of(old))
@@ -208,6 +209,12 @@ def _lies_compared(held: Mapping[str, Any], old: Mapping[str, Any]) -> list[Gate
     before = {(one["layer"], one["liars"], one["lie"]): one["read"] for one in old["lies"]}
     gates = [
         Gate("red", f"{liars} under {layer}", f"{lie}: reads an update, and did not before")
+        if (layer, liars, lie) in before
+        else Gate(
+            "inconclusive",
+            f"{liars} under {layer}",
+            f"{lie}: reads an update, and the older audit did not tell this lie",
+        )
         for (layer, liars, lie), read in now.items()
         if read and not before.get((layer, liars, lie))
     ]

@@ -19,7 +19,9 @@ from privfl.audit.own_models import OwnModels
 from privfl.audit.score import Figure
 from privfl.audit.threats import ThreatModel
 from privfl.core import ConfigError
+from privfl.engine.files import write_atomically
 
+_NO_RECORD = "this is no record in the schema privfl.audit/1"
 SCHEMA = "privfl.audit/1"
 """The schema's name and version. Keys are added within a version, and never taken away or given
 another meaning.
@@ -86,7 +88,7 @@ def write_record(report: AuditReport, folder: Path) -> Path:
     """Write ``audit.json`` into a folder, which is made if it is not there; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "audit.json"
-    path.write_text(json.dumps(record(report), indent=1, allow_nan=False), encoding="utf-8")
+    write_atomically(path, json.dumps(record(report), indent=1, allow_nan=False))
     return path
 
 
@@ -99,24 +101,24 @@ def rows_of(held: Mapping[str, Any]) -> tuple[Row, ...]:
     try:
         return tuple(
             Row(
-                one["layer"],
-                one["adversary"],
-                one["asset"],
-                one["attack"],
-                one["verdict"],
+                _text(one, "layer"),
+                _text(one, "adversary"),
+                _text(one, "asset"),
+                _text(one, "attack"),
+                _text(one, "verdict"),
                 {
                     name: RecordedFigure(*(_end(told[end]) for end in ("value", "low", "high")))
                     for name, told in one["figures"].items()
                 },
-                one["undone"],
+                _text(one, "undone"),
                 one["threat"] is not None,
             )
             for one in held["findings"]
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as fault:
-        raise ConfigError(
-            f"this is no record in the schema {SCHEMA}: its findings lack {fault}."
-        ) from None
+    except KeyError as fault:
+        raise ConfigError(f"{_NO_RECORD}: its findings lack {fault}.") from None
+    except (TypeError, ValueError, AttributeError, OverflowError) as fault:
+        raise ConfigError(f"{_NO_RECORD}: in its findings, {fault}.") from None
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -129,7 +131,7 @@ def read_record(path: Path) -> dict[str, Any]:
         held = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the audit '{path}': {error.strerror or error}.") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigError(f"'{path}' is no JSON: give the audit.json of another audit.") from None
     schema = held.get("schema") if isinstance(held, dict) else None
     if schema != SCHEMA:
@@ -137,11 +139,33 @@ def read_record(path: Path) -> dict[str, Any]:
             f"'{path}' has the schema '{schema}', and '{SCHEMA}' is read: audit again with this"
             " version."
         )
-    rows_of(held)
-    for key in ("layers", "lies", "effort"):
+    for key in ("findings", "layers", "lies", "effort"):
         if key not in held:
             raise ConfigError(f"'{path}' is no record in the schema {SCHEMA}: it lacks '{key}'.")
+    rows_of(held)
+    _check_lies(held["lies"])
     return dict(held)
+
+
+def _check_lies(lies: object) -> None:
+    """Refuse lies that could not be held against others once an audit has been played."""
+    try:
+        if not isinstance(lies, list):
+            raise TypeError(f"lies are a list, and not {lies!r}")
+        for one in lies:
+            for key in ("layer", "liars", "lie"):
+                _text(one, key)
+            if not isinstance(one["read"], list):
+                raise TypeError(f"read is a list, and not {one['read']!r}")
+    except (KeyError, TypeError) as fault:
+        raise ConfigError(f"{_NO_RECORD}: in its lies, {fault}.") from None
+
+
+def _text(one: Mapping[str, Any], key: str) -> str:
+    told = one[key]
+    if not isinstance(told, str):
+        raise TypeError(f"{key} is a text, and not {told!r}")
+    return told
 
 
 def _end(value: float | None) -> float:
@@ -164,6 +188,8 @@ def _finding(report: AuditReport, one: Finding) -> dict[str, Any]:
         "baselines": {name: _number(told.value) for name, told in one.baselines.items()},
         "control": None if one.control is None else _figure(one.control),
         "units": one.units,
+        "unit": one.unit,
+        "luck": one.luck,
         "clusters": one.clusters,
         "theorem": one.theorem,
         "reason": one.reason,
@@ -202,6 +228,8 @@ def _line(line: Line) -> dict[str, Any]:
         "caps": dict(line.caps),
         "claim": line.claim,
         "units": line.units,
+        "unit": line.unit,
+        "luck": line.luck,
         "looks": line.looks,
         "proof": line.proof,
         "doubts": list(line.doubts),

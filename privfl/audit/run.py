@@ -76,9 +76,10 @@ def audit(
         progress: told what is attacked; from other processes, which layers are done.
 
     Raises:
-        ConfigError: no layers, shares out of range, an unknown effort or adversary, something that
-            is no attack, samples that are not finite or too few outside of training
-            (`require_enough`), all before one layer is played; or a layer that does not travel.
+        ConfigError: no layers, or something else than federations, shares out of range, an unknown
+            effort or adversary, something that is no attack, samples that are not finite
+            or too few outside of training (`require_enough`), all before one layer is played; or a
+            layer that does not travel.
         ProcessDied: the process of a layer was killed.
     """
     named: Mapping[str, Federation] = (
@@ -86,6 +87,7 @@ def audit(
     )
     if not named:
         raise ConfigError("an audit needs at least one layer.")
+    _require_federations(named)
     require.within(0.1, 0.9, held_out=held_out)
     require.at_least(1, probe_samples=probe_samples)
     if budget is not None:
@@ -139,6 +141,16 @@ def audit(
     )
 
 
+def _require_federations(named: Mapping[str, object]) -> None:
+    for layer, given in named.items():
+        if not isinstance(given, Federation):
+            raise ConfigError(
+                f"layer '{layer}' is {type(given).__name__}, and an audit plays federations: give"
+                " Federation.from_config(CONFIG), or several by name, as in"
+                " {'plain': Federation.from_config({...})}."
+            )
+
+
 def _require_attacks(**played: Sequence[Inference] | None) -> None:
     for key, attacks in played.items():
         for one in attacks or ():
@@ -173,4 +185,4 @@ def _said(sizes: Mapping[str, int], samples: int) -> str:
     other = [layer for layer, size in sizes.items() if size > samples]
     named = ", ".join(f"{sizes[layer]} under {layer}" for layer in other)
     more = f" ({named}: nobody trains on fewer there)" if other else ""
-    return f"{samples} sample(s) a client{more}"
+    return f"{samples} sample{'s' * (samples > 1)} a client{more}"

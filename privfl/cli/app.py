@@ -1,5 +1,5 @@
-"""The commands, and what they share: one clear sentence on an error, exit code 2 for a config that
-cannot be.
+"""The commands, and what they share: one clear sentence on an error, exit code 2 for a config or a
+model that cannot be.
 
 A command's module, and torch with it, is imported when the command runs: until then this file knows
 its name and what it is for.
@@ -152,9 +152,9 @@ def main() -> None:
             if not known:
                 made(words)()
     except Exception as error:
-        from privfl.core import ConfigError, PrivflError
+        from privfl.core import ConfigError, PrivflError, UnsupportedModel
 
         if not isinstance(error, PrivflError):
             raise
         complain(error)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        sys.exit(2 if isinstance(error, ConfigError | UnsupportedModel) else 1)

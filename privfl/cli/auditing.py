@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -128,6 +129,13 @@ def audit(
     attack at a time; exit code 1 where one opens what an honest round does not.
     """
     tries = effort, budget, jobs or os.cpu_count() or 1
+    if dp and protocol:
+        raise ConfigError("--dp and --protocol are two audits: ask for one at a time.")
+    if dp or protocol:
+        passed = {"--fail-over": fail_over, "--against": compare}
+        _refuse_beside(
+            "--dp" if dp else "--protocol", {**passed, "--effort": effort, "--budget": budget}
+        )
     try:
         if protocol:
             _protocol(source, settings or (), protocol, as_json)
@@ -137,6 +145,31 @@ def audit(
             _attacked(source, settings or (), out, tries, (fail_over or (), compare), as_json)
     except PrivflError as error:  # 1 is a red gate or an alarm, and no data that cannot be read
         raise ConfigError(str(error)) from error
+
+
+def _refuse_beside(instead: str, passed: Mapping[str, object]) -> None:
+    """Refuse what the other audits do not look at: a gate that nobody reads would look green."""
+    for option, given in passed.items():
+        if given:
+            raise ConfigError(
+                f"{option} is for attacks on what is seen, and {instead} audits something else,"
+                " which would pass over it: leave one of them out."
+            )
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """A folder for what comes inside; one that was not there, and stays empty, is taken away."""
+    new = not folder.exists()
+    with said(folder):
+        make_folder(folder)
+    try:
+        yield
+    except BaseException:  # Ctrl-C as well
+        if new:
+            with suppress(OSError):  # it is not empty, or gone
+                folder.rmdir()
+        raise
 
 
 def _attacked(
@@ -174,9 +207,7 @@ def _attacked(
         name: Federation.from_config({**base, **changes, **keep})
         for name, changes in layers.items()
     }
-    with said(folder):
-        make_folder(folder)
-    with bar("audit", MOST_SHOWN) as shown:
+    with _made(folder), bar("audit", MOST_SHOWN) as shown:
         report = attack(
             federations,
             adversaries=config.audit.adversaries or None,

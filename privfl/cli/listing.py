@@ -49,6 +49,10 @@ def show(
             " rule or a channel."
         ),
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One part alone, as in list keys csv, or list aggregators krum."),
+    ] = None,
     compat: Annotated[
         bool,
         typer.Option(
@@ -61,6 +65,9 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show what can be named in a config, its keys, and what channels promise."""
+    if name is not None:
+        _one(what or "", name, compat or page, as_json)
+        return
     if compat:
         _compat(what, as_json)
         return
@@ -97,6 +104,27 @@ def show(
     if what == "channels":
         described = [{**row, **guarantees.short(row["name"])} for row in described]
     table(what, described, as_json)
+
+
+def _one(what: str, name: str, other: bool, as_json: bool) -> None:
+    """What is said of one part: of ``keys``, of each part of that name, in whatever list."""
+    if other or (what != KEYS and what not in catalog.SEAMS):
+        with_parts = ", ".join((KEYS, *catalog.SEAMS))
+        raise ConfigError(
+            f"'{name}' is one word too many: a part's name goes with one of {with_parts}, as in"
+            " privfl list keys csv, and with no --compat or --page."
+        )
+    lists = tuple(catalog.SEAMS) if what == KEYS else (what,)
+    there = {one: catalog.describe(one) for one in lists}
+    rows = [
+        {"list": one, **row} for one, rows in there.items() for row in rows if row["name"] == name
+    ]
+    if not rows:
+        known = {row["name"] for rows in there.values() for row in rows}
+        raise ConfigError(unknown("part", name, known))
+    wanted = ("list", "name", "keys", "is")
+    shown = [{key: row[key] for key in wanted} for row in rows] if what == KEYS else rows
+    table(f"{what}: {name}", shown, as_json)
 
 
 def _compat(name: str | None, as_json: bool) -> None:

@@ -137,8 +137,9 @@ class PartRelease:
             return _remembers(self.rule)
         return (
             f"{name_of(self.rule)} has no proved sensitivity under {neighbours.relation} as it is"
-            " set, so no noise can be calibrated to it. Use the mean with weighted: false and"
-            " training weighting: uniform."
+            " set, so no noise can be calibrated to it. Use a training"
+            " with weighting='uniform' and aggregator=Mean(weighted=False) (in a config"
+            " training.weighting: uniform, and {name: mean, weighted: false})."
         )
 
 
@@ -174,8 +175,8 @@ def _why(stage: object, part: str, neighbours: Neighbours) -> str:
     no_noise = "so it has no proved sensitivity and no noise can be calibrated to it"
     if isinstance(stage, Weights):
         return (
-            f"'{part}' is weighted by clients' own counts of their samples, {no_noise}: set"
-            " training weighting: uniform."
+            f"'{part}' is weighted by clients' own counts of their samples, {no_noise}: give the"
+            " training weighting='uniform' (training.weighting: uniform in a config)."
         )
     if isinstance(stage, Stable):
         return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import typing
 
-from privfl.aggregators import Before, ToleratesByzantine
+from privfl.aggregators import Before, Mean, ToleratesByzantine
 from privfl.attacks.backdoor.learned import LearnedTrigger
 from privfl.core import (
     ConfigError,
@@ -230,8 +230,8 @@ def _check_attack(scenario: Scenario, attacker: Attacker) -> None:
 
 
 def _check_noise(scenario: Scenario) -> None:
-    if scenario.mechanism is not None and not scenario.bound.l2 < float("inf"):
-        raise ConfigError("noise needs a bound on each update: set bound to {name: clip, l2: ...}.")
+    if scenario.mechanism is not None:
+        _check_noisable(scenario)
     _check_turns(scenario)
     if scenario.local_noise and scenario.channel.able.encodes is not None:
         raise ConfigError(
@@ -258,6 +258,28 @@ def _check_noise(scenario: Scenario) -> None:
         for one in (*remembering, *filter(before_the_rule, scenario.defences)):
             check_declared(one, "rule or seat that remembers", "memory")
     pipeline.check(scenario.expected_rows)
+
+
+def _check_noisable(scenario: Scenario) -> None:
+    """Refuse all that noise lacks in one sentence: from Python, where weights are counts of samples
+    unless said, there would else be one refusal after the other.
+    """
+    rule = scenario.aggregator
+    lacking = []
+    if not scenario.bound.l2 < float("inf"):
+        lacking.append(
+            ("a bound on each update", "bound=Clip(l2=1.0)", "bound: {name: clip, l2: 1.0}")
+        )
+    if scenario.workload.method.weighting != "uniform":
+        what = "clients that weigh the same (with their own counts there is no proved sensitivity)"
+        python = "training=LocalSGD(0.1, weighting='uniform')"
+        lacking.append((what, python, "training.weighting: uniform"))
+    if lacking and isinstance(rule, Mean) and rule.weighted and not scenario.local_noise:
+        config = "aggregator: {name: mean, weighted: false}"
+        lacking.append(("a mean that does not weigh", "aggregator=Mean(weighted=False)", config))
+    if lacking:
+        what, python, config = (" and ".join(words) for words in zip(*lacking, strict=True))
+        raise ConfigError(f"noise needs {what}: {python} in Python, {config} in a config.")
 
 
 def _check_turns(scenario: Scenario) -> None:

@@ -198,6 +198,8 @@ def test_the_record_keeps_its_schema(tmp_path):
         "baselines",
         "control",
         "units",
+        "unit",
+        "luck",
         "clusters",
         "theorem",
         "reason",
@@ -219,6 +221,8 @@ def test_the_record_keeps_its_schema(tmp_path):
         "caps",
         "claim",
         "units",
+        "unit",
+        "luck",
         "looks",
         "proof",
         "doubts",
@@ -262,6 +266,9 @@ def test_lies_are_held_against_those_of_an_older_audit():
     assert light_of(against(none, none)) == light_of(against(reads, reads)) == "green"
     assert light_of(against(reads, none)) == "red"
     assert light_of(against(silent, none)) == "inconclusive"
+    (gate,) = against(reads, silent)
+    assert gate.light == "inconclusive"
+    assert gate.why.endswith("reads an update, and the older audit did not tell this lie")
 
 
 def test_an_audit_with_less_effort_is_not_held_against_one_with_more():
@@ -288,3 +295,38 @@ def test_a_record_whose_figures_are_no_numbers_is_refused_when_it_is_read(tmp_pa
     (tmp_path / "old.json").write_text(json.dumps(told))
     with pytest.raises(ConfigError, match="no record in the schema"):
         read_record(tmp_path / "old.json")
+
+
+def spoilt(at, key, value):
+    told = held(finding((0.02, 0.01, 0.03)))
+    told["lies"] = [{"layer": "l", "liars": "server", "lie": "swaps a key", "read": []}]
+    (told if at is None else told[at][0])[key] = value
+    return json.dumps(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 100_000, "no JSON"),
+        (spoilt("findings", "layer", ["l"]), r"layer is a text, and not \['l'\]"),
+        (spoilt("findings", "attack", None), "attack is a text, and not None"),
+        (spoilt("findings", "undone", 3), "undone is a text, and not 3"),
+        (spoilt("findings", "figures", {"auc": {"value": 10**400}}), "int too large"),
+        (spoilt("lies", "layer", {}), "layer is a text"),
+        (spoilt("lies", "read", 1), "read is a list, and not 1"),
+        (spoilt(None, "lies", 3), "lies are a list, and not 3"),
+        (spoilt(None, "lies", [{}]), "in its lies, 'layer'"),
+        (spoilt(None, "lies", ["server"]), "in its lies"),
+        (spoilt(None, "findings", 3), "not iterable"),
+        ('{"schema": "privfl.audit/1"}', "it lacks 'findings'"),
+    ],
+)
+def test_a_record_that_could_not_be_compared_is_refused_before_anything_trains(
+    tmp_path, text, words
+):
+    (tmp_path / "old.json").write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        read_record(tmp_path / "old.json")
+    fine = tmp_path / "fine.json"
+    fine.write_text(spoilt("lies", "read", []))
+    assert against(read_record(fine), read_record(fine))[0].light == "green"

@@ -10,10 +10,20 @@ import torch
 
 from privfl import Federation
 from privfl.attacks import Forward, Inference, Knowledge, LinearLeakage, LossThreshold, Scores
-from privfl.audit import Attacks, Line, ThreatModel, attacks_of, audit, card, named_attacks
+from privfl.audit import (
+    Attacks,
+    Line,
+    ThreatModel,
+    attacks_of,
+    audit,
+    card,
+    named_attacks,
+    record,
+)
 from privfl.audit.claimed import Claimed
 from privfl.audit.equal_eyes import merged
 from privfl.audit.findings import AuditReport, Finding
+from privfl.audit.page import top
 from privfl.audit.score import Figure
 from privfl.audit.threats import threat_model
 from privfl.config import AuditConfig
@@ -314,8 +324,37 @@ def test_text_is_asked_and_what_a_client_typed_leaks_from_its_embedding():
     assert line.verdict == "leaks"
     assert line.figures["right"].value > 0.9
     assert line.blind["right"] < 0.5
+    assert line.counted.endswith(" different tokens")
+    assert line.units < 4 * 6 * 2, "tokens of the probe's four samples, each once"
+    assert f"of {line.counted}. Asked in one round, 1 sample a client." in top.headline(
+        [line], "", report.about["probe"]
+    )
     assert lines_of(report)["labels"].verdict == "not applicable"
     assert "embedding" in line.change or "single updates" in line.change
+
+
+def test_a_line_that_leaks_by_the_test_against_luck_alone_says_so():
+    wide = membership("server", 0.69, 0.49, luck=1e-6)
+    (line,) = [one for one in card(report_of(wide)) if one.asset == "membership"]
+    assert (line.verdict, line.luck) == ("leaks", 1e-6)
+    assert line.evidence.endswith("as much by luck: 1 in 1,000,000")
+    clear = membership("server", 0.8, 0.7, luck=1e-6)
+    (line,) = [one for one in card(report_of(clear)) if one.asset == "membership"]
+    assert "luck" not in line.evidence
+
+
+def test_figures_say_of_what_they_are():
+    few = attacks_of("low")
+    report = audited(attacks=Attacks(few.probe, (), few.properties, (), presence=few.presence))
+    counted = {line.asset: line.counted for line in card(report) if line.figures}
+    assert counted["samples"] == "4 samples"
+    assert counted["labels"] == "4 labels"
+    assert counted["properties"].split()[1] in ("clients", "runs")
+    assert counted["presence"].endswith(" scores of clients")
+    assert {finding["unit"] for finding in record(report)["findings"]} >= {"labels", "samples"}
+    assert Line("l", "samples", "leaks", units=1).counted == "1 sample"
+    asked_in_the_run = Line("l", "membership", "leaks", figures={"auc": Figure(0.9)}, units=7)
+    assert "Asked in" not in top.headline([asked_in_the_run], "", report.about["probe"])
 
 
 def test_a_sample_beyond_an_unknown_range_is_read_off_exactly_and_not_cut():

@@ -124,3 +124,69 @@ def test_a_misspelt_attack_is_told_of_the_generator_among_the_known_ones():
         named_attacks([{"name": "client_gn"}])
     known = named_attacks([{"name": "client_gan", "wanted": 3, "labelled": 0}])
     assert known.representatives[0].wanted == 3
+
+
+STOPPED = """
+from pathlib import Path
+import torch
+
+class Net(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(64, 10)
+
+    def forward(self, x):
+        if Path("out").is_dir():
+            raise KeyboardInterrupt
+        return super().forward(x.flatten(1))
+"""
+OWN = (
+    "data: {name: digits, clients: 4, partition: iid}\nmodel: {name: 'net_that_stops:Net'}\n"
+    "rounds: 1\nexecutor: sequential\naudit: {adversaries: [server], attacks: [loss_threshold]}\n"
+)
+
+
+def test_an_audit_that_is_interrupted_leaves_no_empty_folder_of_its_own(
+    privfl, config, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "net_that_stops.py").write_text(STOPPED)
+    source, out = config(OWN), tmp_path / "out"
+    done = privfl("audit", source, "--out", "out", "--jobs", 1)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert not out.exists(), "it was made, or nothing would have interrupted the audit"
+    out.mkdir()
+    assert privfl("audit", source, "--out", "out", "--jobs", 1).returncode == 130
+    assert out.is_dir(), "an empty folder that was there before stays"
+
+
+@pytest.mark.parametrize("instead", [("--dp",), ("--protocol", 4)])
+@pytest.mark.parametrize(
+    "gate",
+    [
+        ("--fail-over", "samples.recognised=.01"),
+        ("--against", "old.json"),
+        ("--effort", "low"),
+        ("--budget", "3s"),
+    ],
+)
+def test_what_another_audit_would_pass_over_is_refused(privfl, config, tmp_path, instead, gate):
+    words = ("--set", "channel=secagg", "--set", "data.clients=4", *instead, *gate)
+    done = privfl("audit", config("rounds: 1\n"), *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"privfl: {gate[0]} is for attacks on what is seen, and {instead[0]} audits something else,"
+        f" which would pass over it: leave one of them out.\n"
+    )
+
+
+def test_two_other_audits_at_once_are_refused(privfl, config):
+    done = privfl("audit", config("channel: secagg\n"), "--dp", "--protocol", 4)
+    assert done.returncode == 2
+    assert done.stderr == "privfl: --dp and --protocol are two audits: ask for one at a time.\n"
+
+
+@pytest.mark.parametrize("given", [{"data": {"name": "digits"}}, {"plain": None}, "exp.yaml", {}])
+def test_layers_that_are_no_federations_are_refused_with_the_way_to_make_one(unchecked, given):
+    with pytest.raises(ConfigError, match=r"layer") as refused:
+        audit(given)
+    assert given == {} or "Federation.from_config" in str(refused.value)

@@ -124,6 +124,22 @@ def test_a_config_that_cannot_be_is_refused_in_one_sentence_with_exit_code_2(
     assert not (tmp_path / "out" / "summary.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--set", "model=tanh_cnn"), "model 'tanh_cnn' needs images of at least 14 x 14"),
+        (("--set", "model={name: resnet20, norm: batch}"), "say what becomes of them by"),
+    ],
+)
+def test_a_model_that_cannot_be_ends_like_any_config_that_cannot(
+    privfl, config, tmp_path, words, said
+):
+    done = privfl("run", config(DIGITS), "--out", tmp_path / "out", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_absent_data_says_where_it_looked_and_how_to_get_it(privfl, config, tmp_path):
     done = privfl(
         "run",

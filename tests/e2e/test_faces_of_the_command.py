@@ -104,6 +104,31 @@ def test_a_list_that_was_shown_is_shown_again_word_for_word(privfl, monkeypatch)
     assert "poisson" not in privfl("list", "samplers").stdout, "plug-ins may change their words"
 
 
+def test_the_keys_of_one_part_are_listed_by_its_name(privfl):
+    (csv,) = json.loads(privfl("list", "keys", "csv", "--json").stdout)
+    assert (csv["list"], csv["name"]) == ("datasets", "csv")
+    assert "client_column" in csv["keys"]
+    (krum,) = json.loads(privfl("list", "aggregators", "krum", "--json").stdout)
+    assert krum["paper"].startswith("Damaskinos")
+    rows = json.loads(privfl("list", "keys", "clip", "--json").stdout)
+    assert {row["name"] for row in rows} == {"clip"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("keys", "cvs"), "unknown part 'cvs'; did you mean 'csv'?"),
+        (("samplers", "krum"), "unknown part 'krum'. Known: all, "),
+        (("ways", "gossip"), "'gossip' is one word too many: a part's name goes with one of keys,"),
+        (("channels", "secagg", "--compat"), "with no --compat or --page"),
+    ],
+)
+def test_a_part_that_no_list_has_is_refused_with_what_a_list_takes(privfl, words, said):
+    done = privfl("list", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+
+
 def test_a_list_that_fails_is_not_remembered(privfl):
     for _ in range(2):
         done = privfl("list", "aggregatorz")

@@ -3,11 +3,16 @@ rows, knowledge that is withheld.
 """
 
 import pytest
+import torch
 import yaml
 
 from privfl import Federation, config
+from privfl.aggregators import Mean
 from privfl.core import ConfigError
+from privfl.data import load
+from privfl.dp import Clip, Gaussian
 from privfl.engine import Engine
+from privfl.training import LocalSGD
 
 CLIP = {"name": "clip", "l2": 1.0}
 
@@ -210,6 +215,38 @@ def test_bounds_of_parts_that_mean_nothing_are_refused_in_words(parts, says):
 def test_a_key_that_is_missing_is_named():
     with pytest.raises(ConfigError, match=r"'budget.ledger' is missing: budget needs it"):
         config.load({"budget": {"epsilon": 3.0}})
+
+
+def test_noise_that_lacks_everything_is_one_refusal_that_helps_in_python_and_in_a_config():
+    digits = load("digits")
+    clients = [digits.train.take(range(i, digits.train.n, 5)) for i in range(5)]
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    noise = {"rounds": 1, "mechanism": Gaussian(noise_multiplier=1.0)}
+    advised = {
+        "bound=Clip(l2=1.0)": {"bound": Clip(l2=1.0)},
+        "training=LocalSGD(0.1, weighting='uniform')": {
+            "training": LocalSGD(0.1, weighting="uniform")
+        },
+        "aggregator=Mean(weighted=False)": {"aggregator": Mean(weighted=False)},
+    }
+    followed = {}
+    for words, step in advised.items():
+        with pytest.raises(ConfigError) as refused:
+            Federation(net, clients, digits.test, **noise, **followed)
+        assert words in str(refused.value), "what is lacking is said at once, and until it is there"
+        followed |= step
+    assert Federation(net, clients, digits.test, **noise, **followed).claims_privacy
+
+
+def test_a_config_with_noise_weighs_alike_and_lacks_the_bound_alone():
+    config = {"mechanism": {"name": "gaussian", "noise_multiplier": 1.0}, "rounds": 1}
+    with pytest.raises(ConfigError) as refused:
+        Federation.from_config(config)
+    assert str(refused.value) == (
+        "noise needs a bound on each update: bound=Clip(l2=1.0) in Python, bound: {name: clip, l2:"
+        " 1.0} in a config."
+    )
+    assert Federation.from_config({**config, "bound": CLIP}).claims_privacy
 
 
 def test_the_list_of_keys_has_every_key_of_a_config_with_its_default():

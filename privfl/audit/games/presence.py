@@ -192,6 +192,7 @@ def _asked(
                 control=control.auc,
                 baseline=score.Figure(0.5),
                 units=found.units,
+                unit="scores of clients",
                 clusters=found.clusters,
                 luck=found.luck,
                 more=f"{found.clusters} clients in {len(played)} runs",

@@ -186,6 +186,7 @@ def _note(
         control=control.auc,
         baseline=score.Figure(0.5),
         units=len(scores),
+        unit=units,
         clusters=len(scores),
         more=f"{len(scores)} {units}",
     )

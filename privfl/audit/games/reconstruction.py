@@ -203,6 +203,7 @@ def _labels(
             control=control,
             rates={"gap to other rows": gap} if len(size) > 1 else {},
             units=int(sum(size)),
+            unit="labels",
             clusters=len(size),
             verdict="leaks" if clear else "not found",
         )

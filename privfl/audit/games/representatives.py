@@ -225,6 +225,7 @@ def _scored(
             baseline=Figure(blind),
             rates={"auc": told.nearer, "auc, blind": Figure(max(0.5, told.blind_nearer))},
             units=len(members) + len(others),
+            unit=f"samples of class {wanted} beside {len(found)} representatives",
             clusters=len(found),
             more=f"class {wanted}: {told}; the judge takes {known:.2f} of real samples for it",
             verdict="leaks" if leaks else "not found",

@@ -137,6 +137,7 @@ def _found(finding: Finding, told: Sequence[_Told], seed: int, ordered: bool) ->
         luck=luck,
         rates=rates,
         units=tokens,
+        unit="tokens" if ordered else "different tokens",
         clusters=len(told),
         verdict="leaks" if clear else "not found",
         more=f"{rates['whole']} of sequences whole" if ordered else "",

@@ -7,13 +7,15 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from privfl.audit.assets import QUESTIONS
+from privfl.audit.assets import QUESTIONS, Asset
 from privfl.audit.card import Line, worst
 from privfl.audit.findings import AuditReport
 from privfl.audit.own_models import models_line
 
 LIARS = "letter G, active"
 """The threat model of parties that lie: they know what the others know, and deviate."""
+PROBED: frozenset[Asset] = frozenset({"samples", "labels", "text"})
+"""What is asked in one round in which every client holds a few samples."""
 _HEADS = ("asset", "verdict", "worst adversary", "gets", "claim", "change")
 
 
@@ -22,9 +24,10 @@ def anchor(layer: int) -> str:
     return f"layer-{layer}"
 
 
-def headline(lines: Sequence[Line], picture: str) -> str:
+def headline(lines: Sequence[Line], picture: str, probe: str = "") -> str:
     """The worst leak of all: who, what, the evidence, and what to change; ``picture`` is shown
-    beside it.
+    beside it. ``probe`` says in which round it was asked, of what is asked in a round apart: one in
+    which a client holds little is no round of the run itself.
     """
     top = worst(lines)
     if top is None:
@@ -33,11 +36,12 @@ def headline(lines: Sequence[Line], picture: str) -> str:
             " effort.</b> That is no proof that there is none: what was tried is below.</p></div>"
             "</section>"
         )
+    asked = f" Asked in {_say(probe)}." if probe and top.asset in PROBED else ""
     parts = [
         f"<p><b>Worst leak: {_say(top.asset)}</b> under layer <b>{_say(top.layer)}</b>:"
         f" {_say(QUESTIONS[top.asset])} Yes, by {_say(top.who)}.</p>",
-        f"<p><b>Evidence:</b> {_say(top.attack)}: {_say(top.evidence)}, of {top.units:,} samples."
-        f"{f' The adversary {_say(top.threat.sentence)}.' if top.threat else ''}</p>",
+        f"<p><b>Evidence:</b> {_say(top.attack)}: {_say(top.evidence)}, of {_say(top.counted)}."
+        f"{asked}{f' The adversary {_say(top.threat.sentence)}.' if top.threat else ''}</p>",
         f"<p><b>Change:</b> {_say(top.change)}{_elsewhere(top)}.</p>",
     ]
     return f'<section class="worst"><div class="say">{"".join(parts)}</div>{picture}</section>'
@@ -92,7 +96,7 @@ def _line(report: AuditReport, line: Line) -> str:
     threat = f"<br>{_say(str(line.threat))}" if line.threat else ""
     cells = (
         ("worst adversary", f"{_say(line.who)}{threat}"),
-        ("gets", f"{_say(line.evidence)}<br>{_say(line.attack)}, {line.units:,} samples"),
+        ("gets", f"{_say(line.evidence)}<br>{_say(line.attack)}, {_say(line.counted)}"),
         ("claim", _say(line.claimed)),
         ("change", _say(line.change) + _elsewhere(line) + doubts),
     )
