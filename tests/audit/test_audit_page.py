@@ -2,14 +2,17 @@
 layer, then details in which equal eyes share a row.
 """
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from privfl import Federation
 from privfl.attacks import LabelCounts, LinearLeakage, LossThreshold
-from privfl.audit import Attacks, audit, card, write_page
+from privfl.audit import Attacks, Line, audit, card, write_page
 from privfl.audit.card import worst
+from privfl.audit.lying import LieFinding
+from privfl.audit.page.top import headline
 
 BASE = {
     "data": {"name": "digits", "clients": 4, "partition": "iid"},
@@ -142,3 +145,13 @@ def test_a_layer_under_which_no_lie_was_told_says_so(page):
 def test_liars_have_a_section_of_their_own(page):
     assert "<h2>Liars</h2>" in page
     assert "and none read a client&#x27;s update" in page
+
+
+def test_a_page_does_not_say_that_nothing_leaks_where_a_lie_read_an_update():
+    lie = LieFinding("l", "server", "swaps <keys>", "read", "read", (3,))
+    silent = replace(lie, met="nothing", read=())
+    quiet = (Line("l", "samples", "not found"),)
+    assert "No leak was found, with this effort." in headline(quiet, "", "", (silent,))
+    told = headline(quiet, "", "", (silent, lie))
+    assert "No leak was found" not in told
+    assert "1 of 2 lies read one, as server: swaps &lt;keys&gt;." in told

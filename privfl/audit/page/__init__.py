@@ -49,7 +49,7 @@ def _page(report: AuditReport) -> str:
         "<h1>What an adversary really gets</h1>",
         f'<div class="soft">{html.escape(about)}; effort: {report.effort};'
         f" {report.seconds:.0f} s</div>",
-        headline(lines, _strip(shown), report.about.get("probe", "")),
+        headline(lines, _strip(shown), report.about.get("probe", ""), report.lies),
         chips(report, lines),
     ]
     parts += [

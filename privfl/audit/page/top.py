@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from privfl.audit.assets import QUESTIONS, Asset
 from privfl.audit.card import Line, worst
 from privfl.audit.findings import AuditReport
+from privfl.audit.lying import LieFinding
 from privfl.audit.own_models import models_line
 
 LIARS = "letter G, active"
@@ -24,12 +25,24 @@ def anchor(layer: int) -> str:
     return f"layer-{layer}"
 
 
-def headline(lines: Sequence[Line], picture: str, probe: str = "") -> str:
+def headline(
+    lines: Sequence[Line], picture: str, probe: str = "", lies: Sequence[LieFinding] = ()
+) -> str:
     """The worst leak of all: who, what, the evidence, and what to change; ``picture`` is shown
     beside it. ``probe`` says in which round it was asked, of what is asked in a round apart: one in
-    which a client holds little is no round of the run itself.
+    which a client holds little is no round of the run itself. Where nobody who only looks found
+    anything, and one of the ``lies`` read an update, that is said, and not that nothing leaks.
     """
     top = worst(lines)
+    read = [one for one in lies if one.read]
+    if top is None and read:
+        one = read[0]
+        return (
+            '<section class="worst"><div class="say"><p><b>Worst leak: a client\'s update</b> under'
+            f" layer <b>{_say(one.layer)}</b>, to parties that lie.</p><p><b>Evidence:</b>"
+            f" {len(read)} of {len(lies)} lies read one, as {_say(one.liars)}: {_say(one.does)}."
+            " Attacks that tell no lie found nothing, with this effort.</p></div></section>"
+        )
     if top is None:
         return (
             '<section class="worst none"><div class="say"><p><b>No leak was found, with this'
