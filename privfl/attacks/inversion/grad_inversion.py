@@ -46,7 +46,7 @@ than the gradient does, in shorter steps: so the last is tried with each prior a
 given one, and the step then is `SHORTER` times the given.
 """
 SHORTER = 0.2
-NEAR = (0.3, 1.0, 10.0)
+NEAR = (0.3, 1.0, 10.0, 100.0)
 """Weights of own samples that it tries from their mean: where a network gives little away, staying
 there is the best guess.
 """
