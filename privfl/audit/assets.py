@@ -115,9 +115,10 @@ def clears(finding: Finding, looks: int) -> bool:
         beside = blind(finding, name)
         if beside is not None and figure.value - wider * (figure.value - figure.low) > beside:
             return True
-    gap = finding.rates.get("gap to decoys")
-    if gap is not None and gap.value - wider * (gap.value - gap.low) > 0:
-        return True
+    for name in ("gap to decoys", "gap to other rows"):
+        gap = finding.rates.get(name)
+        if gap is not None and gap.value - wider * (gap.value - gap.low) > 0:
+            return True
     # of what was recognised it is Fisher's exact test against as many decoys as were drawn
     limit = 0.025 if "recognised, decoys" in finding.rates else LUCK
     return finding.luck * looks < limit

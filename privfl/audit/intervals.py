@@ -82,6 +82,22 @@ def clustered_mean(values: Floats, weights: Floats, *, seed: int = 0, draws: int
     return Figure(value, low, high)
 
 
+def clustered_share(values: Floats, weights: Floats, units: int, *, seed: int = 0) -> Figure:
+    """The weighted mean of one share a cluster, with clusters resampled, and with an interval no
+    narrower than that of so many independent units: shares that are all alike have no spread, and
+    are not certain for that. Of one cluster alone it is that of the units.
+
+    >>> str(clustered_share(np.ones(4), np.ones(4), 24))
+    '1.000 [0.858, 1.000]'
+    """
+    told = clustered_mean(values, weights, seed=seed)
+    apart = proportion(round(told.value * units), units)
+    if len(values) == 1:
+        return apart
+    low, high = min(told.low, apart.low), max(told.high, apart.high)
+    return Figure(told.value, max(0.0, min(low, told.value)), min(1.0, max(high, told.value)))
+
+
 def multiplicities(k: int, seed: int, draws: int) -> Floats:
     """How often each of k clusters is drawn, in each of so many draws [draws, k]."""
     rng = np.random.default_rng(seed)

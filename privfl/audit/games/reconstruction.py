@@ -28,7 +28,7 @@ from privfl.audit import score
 from privfl.audit.findings import Finding
 from privfl.audit.games.notes import AuditNotes, attacked, judged, name_of, tell
 from privfl.audit.games.tables import field_luck, field_rates
-from privfl.audit.intervals import Floats, clustered_mean
+from privfl.audit.intervals import Floats, clustered_mean, clustered_share
 from privfl.audit.rehearsal import Ground, views_of
 from privfl.core import ClientId, Dataset, Rows, View
 from privfl.federation import Run
@@ -191,7 +191,9 @@ def _labels(
     table = np.array([[_overlap(guess, labels) for labels in there] for guess in counts])
     weights = np.array(size, dtype=np.float64)
     right, blind = table.diagonal(), np.array([_overlap(share, labels) for labels in there])
-    value, prior = (_share(part, weights, knows.seed) for part in (right, blind))
+    value, prior = (
+        clustered_share(part, weights, int(sum(size)), seed=knows.seed) for part in (right, blind)
+    )
     gap = _above_others(table, weights, knows.seed)
     control = score.Figure(value.value - gap.value)
     clear = gap.low > 0 if len(size) > 1 else value.low > prior.value
@@ -227,14 +229,6 @@ def _overlap(guess: Tensor, labels: Tensor) -> float:
     n = float(labels.sum())
     scaled = guess * (n / max(float(guess.sum()), 1e-12))
     return float(torch.minimum(scaled, labels).sum()) / n
-
-
-def _share(values: Floats, weights: Floats, seed: int) -> score.Figure:
-    """A share of labels with rows as clusters; of one row alone, labels count as independent."""
-    told = clustered_mean(values, weights, seed=seed)
-    if len(values) > 1:
-        return score.Figure(told.value, max(0.0, told.low), min(1.0, told.high))
-    return score.proportion(round(told.value * float(weights[0])), int(weights[0]))
 
 
 def _pictures(

@@ -25,7 +25,7 @@ from privfl.audit import score
 from privfl.audit.findings import Finding
 from privfl.audit.games.notes import AuditNotes, attacked, name_of, tell
 from privfl.audit.games.reconstruction import ROWS, Truth
-from privfl.audit.intervals import Floats, clustered_mean
+from privfl.audit.intervals import Floats, clustered_mean, clustered_share
 from privfl.audit.rehearsal import views_of
 from privfl.core import Dataset
 from privfl.federation import Run
@@ -118,7 +118,8 @@ def _found(finding: Finding, told: Sequence[_Told], seed: int, ordered: bool) ->
         for part in zip(*((one.right, one.blind, one.other) for one in told), strict=True)
     )
     value, guess, control = (
-        _share(part, tokens, seed) for part in (right, blind, other.mean(axis=1))
+        clustered_share(part, np.ones(len(told)), tokens, seed=seed)
+        for part in (right, blind, other.mean(axis=1))
     )
     gap = clustered_mean(right - blind, np.ones(len(told)), seed=seed)
     chances = other.mean(axis=0)
@@ -207,11 +208,3 @@ def _tokens(data: Dataset) -> set[int]:
 
 def _shared(a: set[int], b: set[int]) -> float:
     return len(a & b) / max(len(a | b), 1)
-
-
-def _share(values: Floats, tokens: int, seed: int) -> score.Figure:
-    """A mean share with rows as clusters; of one row alone, tokens count as independent."""
-    if len(values) == 1:
-        return score.proportion(round(float(values[0]) * tokens), tokens)
-    told = clustered_mean(values, np.ones(len(values)), seed=seed)
-    return score.Figure(told.value, max(0.0, told.low), min(1.0, told.high))
