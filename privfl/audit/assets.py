@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal, TypeAlias, get_args
 
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from privfl.audit.findings import LUCK, Finding
 from privfl.audit.score import Figure
@@ -110,7 +110,7 @@ def clears(finding: Finding, looks: int) -> bool:
         return False
     if looks <= 1:
         return True
-    wider = float(norm.isf(0.025 / looks) / norm.isf(0.025))
+    wider = float(ndtri(0.025 / looks) / ndtri(0.025))
     for name, figure in figures(finding).items():
         beside = blind(finding, name)
         if beside is not None and figure.value - wider * (figure.value - figure.low) > beside:

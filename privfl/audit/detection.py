@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm, rankdata
+from scipy.special import ndtri
 
 from privfl.audit.score import Figure
 from privfl.core import ClientId, Judgement
@@ -73,7 +73,7 @@ def wilson(hits: int, of: int, confidence: float = 0.95) -> Figure | None:
     """
     if of == 0:
         return None
-    z = float(norm.ppf((1 + confidence) / 2))
+    z = float(ndtri((1 + confidence) / 2))
     share = hits / of
     middle = (share + z * z / (2 * of)) / (1 + z * z / of)
     half = z / (1 + z * z / of) * math.sqrt(share * (1 - share) / of + (z / (2 * of)) ** 2)
@@ -114,6 +114,8 @@ class Judged:
         suspicion = self.judgement.suspicion
         if suspicion is None or not any(self.lied) or all(self.lied):
             return 0.0, 0
+        from scipy.stats import rankdata
+
         lied = np.asarray(self.lied)
         ranks = rankdata(np.asarray(suspicion))
         liars, honest = int(lied.sum()), int((~lied).sum())
@@ -133,6 +135,8 @@ class Judged:
         suspicion = self.judgement.suspicion
         if suspicion is None or len(suspicion) < 2:
             return None
+        from scipy.stats import rankdata
+
         found: npt.NDArray[np.float64] = (rankdata(suspicion) - 1) / (len(suspicion) - 1)
         return found
 

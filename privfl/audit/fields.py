@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 WITHIN = 0.319
@@ -32,6 +31,8 @@ def fields_right(
     >>> right.all().item(), claim.tolist()
     (True, [1, 0])
     """
+    from scipy.optimize import linear_sum_assignment
+
     number = ~in_a_category(true.shape[1], categories)
     off = (found[None] - true[:, None]).abs() / deviation
     same = [off[:, :, number] < WITHIN]

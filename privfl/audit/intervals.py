@@ -8,13 +8,12 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
-from scipy.stats import beta, norm, t
+from scipy.special import ndtr, ndtri
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 FEW = 10
 """Under so many clusters a bootstrap has too few of them to draw from, and Student's t is used."""
-_Z = float(norm.ppf(0.975))
+_Z = float(ndtri(0.975))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +47,8 @@ def proportion(hits: int, of: int, confidence: float = 0.95) -> Figure:
     >>> str(proportion(0, 100))
     '0.000 [0.000, 0.036]'
     """
+    from scipy.stats import beta
+
     if of == 0:
         return Figure(float("nan"))
     tail = (1 - confidence) / 2
@@ -66,6 +67,8 @@ def clustered_mean(values: Floats, weights: Floats, *, seed: int = 0, draws: int
     >>> str(clustered_mean(np.array([0.0, 1.0]), np.ones(2)))
     '0.500 [-5.853, 6.853]'
     """
+    from scipy.stats import t
+
     k = len(values)
     if k == 0:
         return Figure(float("nan"))
@@ -109,8 +112,10 @@ def stretched(drawn: Floats, value: float, k: int) -> tuple[float, float]:
     """The ends of a bootstrap interval over k clusters: its quantiles, as much farther from the
     value as Student's t with k - 1 degrees of freedom and the unbiased variance ask for.
     """
+    from scipy.stats import t
+
     factor = math.sqrt(k / (k - 1)) * float(t.ppf(0.975, k - 1))
-    below, above = norm.cdf(-factor), norm.cdf(factor)
+    below, above = ndtr(-factor), ndtr(factor)
     low, high = np.quantile(drawn, [float(below), float(above)])
     return min(float(low), value), max(float(high), value)
 
@@ -123,6 +128,8 @@ def auc_figure(value: float, inside: float, outside: float) -> Figure:
     >>> str(auc_figure(1.0, 10, 10))
     '1.000 [0.800, 1.000]'
     """
+    from scipy.optimize import brentq
+
     among = (inside + outside) / 2
 
     def deviation(theta: float) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.stats import hypergeom, norm
+from scipy.special import ndtr
 from torch import Tensor
 
 from privfl.audit.intervals import (
@@ -189,6 +189,8 @@ def _luck(
     samples above the threshold at most so few are others (where clusters have unlike shares of
     members, in the whole only). Bonferroni's correction is for these three.
     """
+    from scipy.stats import hypergeom
+
     at = torch.zeros(len(scores), dtype=torch.int64)
     if clusters is not None:
         at = torch.unique(clusters, return_inverse=True)[1]
@@ -201,7 +203,7 @@ def _luck(
         if m and n:
             above += (_auc(inside, outside) - 0.5) * m * n / (m + n + 1)
             variance += m * n / (12 * (m + n + 1))
-    found = [float(norm.sf(above / variance**0.5))] if variance else []
+    found = [float(ndtr(-above / variance**0.5))] if variance else []
     inside, outside = order[who], order[~who]
     shares = np.bincount(home, weights=who) / np.bincount(home)
     even = clusters is None or float(shares.max() - shares.min()) < EVEN

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,6 +19,7 @@ __all__ = [
     "Figure",
     "Membership",
     "Pictures",
+    "decibels",
     "joined",
     "membership",
     "null_membership",
@@ -61,16 +61,32 @@ def pictures(found: Tensor, true: Tensor, peak: float = 1.0) -> Pictures:
     """Match reconstructions [m, ...] to originals [n, ...] (Hungarian, on squared error), then
     score each original.
     """
+    matched, psnr = _matched(found, true, peak)
+    return Pictures(matched, true, psnr, ssim(matched, true, peak))
+
+
+def decibels(found: Tensor, true: Tensor, peak: float = 1.0) -> Float[Tensor, " n"]:
+    """The PSNR of each original alone, as `pictures` matches and scores it.
+
+    >>> true = torch.eye(4).view(4, 1, 2, 2)
+    >>> decibels(true.flip(0) + 0.1, true)
+    tensor([20., 20., 20., 20.])
+    """
+    return _matched(found, true, peak)[1]
+
+
+def _matched(found: Tensor, true: Tensor, peak: float) -> tuple[Tensor, Float[Tensor, " n"]]:
+    """For each original the reconstruction that is matched to it, and its PSNR."""
+    from scipy.optimize import linear_sum_assignment
+
     k = len(true)
     if len(found) < k:  # an attack that found fewer says its last one again
         found = torch.cat([found, found[-1:].expand(k - len(found), *found.shape[1:])])
-    errors = torch.cdist(true.flatten(1).double(), found.flatten(1).double()).square()
-    _, chosen = linear_sum_assignment(errors.numpy())
-    matched = found[torch.from_numpy(chosen)]
-    mse = (matched - true).flatten(1).double().square().mean(dim=1).clamp(min=1e-14)
-    return Pictures(
-        matched, true, (10 * torch.log10(peak**2 / mse)).float(), ssim(matched, true, peak)
-    )
+    if len(found) > 1:
+        errors = torch.cdist(true.flatten(1).double(), found.flatten(1).double()).square()
+        found = found[torch.from_numpy(linear_sum_assignment(errors.numpy())[1])]
+    mse = (found - true).flatten(1).double().square().mean(dim=1).clamp(min=1e-14)
+    return found, (10 * torch.log10(peak**2 / mse)).float()
 
 
 def ssim(a: Tensor, b: Tensor, peak: float = 1.0) -> Float[Tensor, " n"]:

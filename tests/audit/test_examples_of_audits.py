@@ -11,7 +11,7 @@ from privfl.config import load
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def line_of(name, asset, overrides):
+def line_of(name, asset, overrides, **smaller):
     """The card's line of an asset, under the first layer of an example."""
     config = load(EXAMPLES / name, overrides)
     base = {key: told for key, told in config.model_dump().items() if key != "audit"}
@@ -19,7 +19,7 @@ def line_of(name, asset, overrides):
     report = audit(
         Federation.from_config({**base, **layer, "audit": {"keep": "all"}}),
         adversaries=config.audit.adversaries,
-        attacks=named_attacks(config.audit.attacks),
+        attacks=named_attacks([{**attack, **smaller} for attack in config.audit.attacks]),
         held_out=config.audit.held_out,
         lies=None,
     )
@@ -27,7 +27,7 @@ def line_of(name, asset, overrides):
 
 
 def test_generators_have_a_line_of_the_card():
-    report, line = line_of("audit-generators.yaml", "representatives", ["rounds=2"])
+    report, line = line_of("audit-generators.yaml", "representatives", ["rounds=2"], steps=5)
     assert set(line.figures) == {"right", "auc"}
     assert not [one for one in report.findings if one.reason.startswith("it failed")]
     assert [one.attack for one in report.findings][:2] == ["ClientGAN (passive)", "ServerGAN (sum)"]

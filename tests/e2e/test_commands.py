@@ -265,7 +265,7 @@ def test_a_sweep_has_one_row_for_each_combination(privfl, config, tmp_path):
 def test_a_killed_run_resumes_to_the_same_numbers(privfl, config, tmp_path, same_model, rounds_of):
     path = config(
         "data: {name: digits, clients: 8}\nrounds: 60\nexecutor: sequential\nserver_optimizer:"
-        " fedadam\ntraining: {name: scaffold}\n"
+        " fedadam\ntraining: {name: scaffold, steps: 2}\n"
     )
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert privfl("run", path, "--out", whole).returncode == 0

@@ -181,7 +181,7 @@ def test_a_run_without_a_claim_is_said_to_have_none(privfl, config):
 )
 def test_no_way_of_being_private_is_refuted(changes):
     base = {
-        "data": {"name": "digits", "clients": 40, "partition": {"name": "iid"}},
+        "data": {"name": "digits", "clients": 24, "partition": {"name": "iid"}},
         "rounds": 1,
         "executor": "sequential",
         "bound": {"name": "clip", "l2": 0.5},

@@ -2,12 +2,16 @@
 and a page to read.
 """
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
 from privfl import Federation
-from privfl.audit import audit, write_page
-from privfl.audit.score import membership, null_membership, pictures, proportion
+from privfl.attacks import GradientInversion
+from privfl.audit import attacks_of, audit, write_page
+from privfl.audit.score import decibels, membership, null_membership, pictures, proportion
 
 BASE = {
     "data": {"name": "digits", "clients": 6, "partition": {"name": "iid"}},
@@ -28,7 +32,13 @@ def report():
         "none": Federation.from_config(BASE),
         "secagg": Federation.from_config({**BASE, **summed}),
     }
-    return audit(layers, adversaries=["server", "client(0)", "key_holder"], held_out=0.8)
+    usual = attacks_of("default")
+    probe = tuple(
+        replace(one, iterations=20) if isinstance(one, GradientInversion) else one
+        for one in usual.probe
+    )  # how far it comes is not asked here
+    who = ["server", "client(0)", "key_holder"]
+    return audit(layers, adversaries=who, attacks=replace(usual, probe=probe), held_out=0.8)
 
 
 def found(report, **wanted):
@@ -103,3 +113,13 @@ def test_reconstructions_are_matched_before_they_are_scored():
     told = pictures(true[[2, 0, 1]], true)
     assert (told.psnr > 100).all()
     assert (told.ssim > 0.999).all()
+
+
+@pytest.mark.parametrize("found", [1, 2, 3, 5])
+def test_decibels_alone_are_those_of_the_pictures(found):
+    rng = torch.Generator().manual_seed(0)
+    true, claimed = torch.rand(3, 1, 8, 8, generator=rng), torch.rand(found, 1, 8, 8, generator=rng)
+    assert torch.equal(decibels(claimed, true), pictures(claimed, true).psnr)
+    assert torch.equal(decibels(claimed, true[:1]), pictures(claimed, true[:1]).psnr)
+    nearest = min(float((one - true[0]).square().mean()) for one in claimed)
+    assert float(decibels(claimed, true[:1])) == pytest.approx(-10 * math.log10(nearest), abs=1e-4)

@@ -93,45 +93,54 @@ def test_several_runs_and_the_layer_spend_one_budget(tmp_path, federation, camps
         federation(camps(5), budget=had, seed=1, **NOISY).run()
 
 
-RACER = """
-import json, sys
+RACERS = """
+import json, os, sys
 from pathlib import Path
 from privfl.core import BudgetSpent, Charge, DpEvent, Sampling
 from privfl.engine import Budget
 event = DpEvent("gaussian", {"noise_multiplier": 2.0})
 charge = Charge(0, event, Sampling("all", 1.0, 10), "client", "replace_one")
-account = Budget(float(sys.argv[2]), 1e-5, Path(sys.argv[1])).opened()
-print("ready", flush=True)
-sys.stdin.readline()
-held = 0
-for number in range(8):
-    try:
-        account.hold((charge,))
-        held += 1
-    except BudgetSpent:
-        pass
-print(json.dumps(held), flush=True)
+epsilon, *paths = sys.argv[1:]
+go, start = os.pipe()
+racers = []
+for path in paths:
+    told, tells = os.pipe()
+    if os.fork() == 0:
+        account = Budget(float(epsilon), 1e-5, Path(path)).opened()
+        os.write(tells, b"ready\\n")
+        os.close(start)
+        os.read(go, 1)  # ends when nobody can write any more: for all at once
+        held = 0
+        for number in range(8):
+            try:
+                account.hold((charge,))
+                held += 1
+            except BudgetSpent:
+                pass
+        os.write(tells, json.dumps(held).encode())
+        os._exit(0)
+    os.close(tells)
+    racers.append(os.fdopen(told))
+assert all(racer.readline() == "ready\\n" for racer in racers)
+os.close(start)
+print(json.dumps([int(racer.read()) for racer in racers]))
 """
 
 
 def test_processes_that_reach_one_ledger_by_one_way_or_two_cannot_all_spend_the_rest(tmp_path):
-    """The file itself, twice, and a link to it: a lock beside each would be two locks."""
+    """The file itself, twice, and a link to it: a lock beside each would be two locks. The three
+    are forks of one process that has loaded privfl and opened nothing.
+    """
     had = budget(tmp_path, 5)
     other = tmp_path / "other"
     other.mkdir()
     link = other / "link.jsonl"
     link.symlink_to(had.ledger)
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    racers = [
-        subprocess.Popen([sys.executable, "-c", RACER, str(path), str(had.epsilon)], **pipes)
-        for path in (had.ledger, had.ledger, link)
-    ]
-    for racer in racers:
-        assert racer.stdout.readline() == "ready\n"
-    for racer in racers:
-        racer.stdin.write("go\n")
-        racer.stdin.flush()
-    held = [json.loads(racer.communicate()[0]) for racer in racers]
+    paths = map(str, (had.ledger, had.ledger, link))
+    command = [sys.executable, "-c", RACERS, str(had.epsilon), *paths]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    held = json.loads(done.stdout)
+    assert len(held) == 3
     assert sum(held) == 5
     assert len(had.ledger.read_text().splitlines()) == 5
     assert [path.name for path in other.iterdir()] == ["link.jsonl"]

@@ -14,7 +14,7 @@ from privfl.attacks.inversion.batch_size import tried
 from privfl.attacks.inversion.matching import Problem, first_guess, problem
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
-from privfl.core import ClientId, View
+from privfl.core import ClientId, Examples, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class DLG(Targeted):
     """
 
     family: ClassVar[Family] = "inversion"
+    examples: ClassVar[Examples] = {"": {"iterations": 20, "restarts": 2}}
     iterations: int = 400
     restarts: int = 3
     target: Target = "client"

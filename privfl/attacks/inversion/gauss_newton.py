@@ -14,7 +14,7 @@ from privfl.attacks.inversion.batch_size import tried
 from privfl.attacks.inversion.matching import Problem, first_guess, problem
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
-from privfl.core import ClientId, View
+from privfl.core import ClientId, Examples, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class GaussNewton(Targeted):
     """
 
     family: ClassVar[Family] = "inversion"
+    examples: ClassVar[Examples] = {"": {"iterations": 10, "inner": 20, "restarts": 2}}
     iterations: int = 60
     inner: int = 60
     restarts: int = 4

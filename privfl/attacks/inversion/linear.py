@@ -15,7 +15,7 @@ from privfl.attacks.inversion.labels import labels
 from privfl.attacks.inversion.sparse_factors import batch_of, factor
 from privfl.attacks.knowledge import Knowledge
 from privfl.attacks.result import Reconstruction
-from privfl.core import ClientId, View
+from privfl.core import ClientId, Examples, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class LinearLeakage(Targeted):
     """
 
     family: ClassVar[Family] = "inversion"
+    examples: ClassVar[Examples] = {"": {"starts": 32, "tries": 24}}
     target: Target = "client"
     client: ClientId | None = None
     starts: int = 128

@@ -15,7 +15,7 @@ from privfl.attacks.inversion.simulate import Simulator
 from privfl.attacks.inversion.sparse_factors import WORK, Factors, batch_of, factor
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
-from privfl.core import ClientId, View, require
+from privfl.core import ClientId, Examples, View, require
 
 _ROUNDING, _COARSE = 1e-3, 0.1
 """What is reproduced up to so small a share of its length is explained where nothing but rounding
@@ -54,6 +54,7 @@ class SPEAR(Targeted):
     """
 
     family: ClassVar[Family] = "inversion"
+    examples: ClassVar[Examples] = {"": {"starts": 64, "tries": 16}}
     target: Target = "client"
     client: ClientId | None = None
     starts: int = 256

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from privfl.core import ConfigError, DataPoison, Dataset, require
+from privfl.core import ConfigError, DataPoison, Dataset, Examples, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Bilevel(DataPoison, ABC):
     box that the attacker's data lie in, and are projected to that box. A third of the samples are
     the attacker's validation set. ``decay`` is the model's L2 penalty.
     """
+
+    examples: ClassVar[Examples] = {"": {"ascents": 3}}
 
     fraction: float = 0.2
     ascents: int = 10

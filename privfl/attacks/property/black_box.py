@@ -46,7 +46,7 @@ class BlackBoxProperty(Inference):
     """
 
     family: ClassVar[Family] = "property"
-    examples: ClassVar[Examples] = {"": {"shadows": 6}}
+    examples: ClassVar[Examples] = {"": {"shadows": 2, "queries": 40}}
     share: float = 0.3
     contrast: float = 0.0
     shadows: int = 40

@@ -15,7 +15,7 @@ from privfl.attacks.inference import Family, Lacking, Target, Targeted, auxiliar
 from privfl.attacks.knowledge import Forward, Knowledge, Trainer
 from privfl.attacks.result import PropertyScores
 from privfl.attacks.rows import contributors, readable, told_apart
-from privfl.core import ClientId, Dataset, NotVisible, Vector, View
+from privfl.core import ClientId, Dataset, Examples, NotVisible, Vector, View
 
 _SIZES = (4, 8, 16, 32, 64, 128)
 """Numbers of samples that are tried where a client's is not public."""
@@ -46,6 +46,7 @@ class PropertyInference(Targeted):
     """
 
     family: ClassVar[Family] = "property"
+    examples: ClassVar[Examples] = {"": {"shadows": 8}}
     share: float = 0.3
     contrast: float = 0.0
     shadows: int = 40

@@ -8,7 +8,6 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
 from scipy.special import bdtrc, betaincinv, gammaln, ndtr, ndtri
 
 from privfl.core import ConfigError
@@ -171,6 +170,8 @@ def one_run(
     >>> 1.0 < one_run(rng.normal(4, 1, 500), rng.normal(0, 1, 500), 1e-5, 0.05) < 22
     True
     """
+    from scipy.optimize import brentq
+
     m, (r, correct) = len(inside) + len(outside), _guesses(inside, outside, guessed)
 
     k = np.arange(correct - 1, -1, -1)

@@ -10,7 +10,6 @@ from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom
 
 from privfl.audit.dp.evidence import Least, Test
 from privfl.audit.dp.residual import SEEN
@@ -91,6 +90,8 @@ def _sizes(runs: Sequence[Sequence[Collection[Hashable]]], n: int, q: float, abo
     """How often a cohort's size is within two thirds of a deviation of what is expected: always
     where it is fixed, and never where all are drawn or nobody.
     """
+    from scipy.stats import binom
+
     middle, wide = n * q, max(0.67 * (n * q * (1 - q)) ** 0.5, 0.5)
     low, high = np.ceil(middle - wide), np.floor(middle + wide)
     p = float(binom.cdf(high, n, q) - binom.cdf(low - 1, n, q))
@@ -119,6 +120,8 @@ def _returns(again: Drawn, lag: int, q: float, n: int, poisson: bool, about: str
 
 def _oddest(counts: Drawn, trials: int, p: float) -> tuple[int, float]:
     """The oddest of binomial counts, and the chance that any of them is so odd, either way."""
+    from scipy.stats import binom
+
     if not len(counts):
         return 0, 1.0
     most, fewest = int(counts.max()), int(counts.min())
@@ -128,6 +131,8 @@ def _oddest(counts: Drawn, trials: int, p: float) -> tuple[int, float]:
 
 
 def _least(trials: int, p: float, among: int, words: str) -> Least:
+    from scipy.stats import binom
+
     def least(level: float) -> str:
         needed = float(binom.isf(level / 2 / among, trials, p)) + 1
         chances = np.linspace(p, 1, 2001)[1:]

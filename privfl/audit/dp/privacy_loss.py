@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom
 
 from privfl.audit.dp.evidence import Test
 from privfl.core import Charge, Ledger
@@ -165,6 +164,8 @@ def _test(
     drawn: tuple[Losses, Losses], epsilon: float, delta: float, unit: str, count: int, seed: int
 ) -> Test:
     """Losses become coins of chance max(0, 1 - e^(epsilon - L)), whose heads are binomial."""
+    from scipy.stats import binom
+
     rng = np.random.default_rng([seed, 1])
     coins = rng.random(DRAWS)
     heads = max(int((coins < _excess(losses, epsilon)).sum()) for losses in drawn)

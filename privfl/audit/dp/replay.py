@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
-from scipy.stats import binom
 
 from privfl.audit.dp.evidence import Least, Test
 from privfl.audit.dp.residual import SEEN
@@ -32,6 +31,8 @@ def inclusion_tests(
     >>> together.p < 1e-200, each.p < 1e-90
     (True, True)
     """
+    from scipy.stats import binom
+
     if sampling.rate >= 1 or sampling.scheme not in ("poisson", "fixed_size"):
         return []
     rounds, n, q = len(drawn), sampling.population, float(sampling.rate)
@@ -114,6 +115,8 @@ def source_test(sampled: bool, coins: Coins, asked: int, about: str) -> list[Tes
 
 
 def _least_rate(trials: int, q: float, among: int, words: str) -> Least:
+    from scipy.stats import binom
+
     def least(level: float) -> str:
         needed = float(binom.isf(level / among, trials, q)) + 1
         rates = np.linspace(q, 1, 2001)[1:]

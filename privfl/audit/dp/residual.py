@@ -15,8 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betainc, ndtri
-from scipy.stats import chi2, norm
+from scipy.special import betainc, ndtr, ndtri
 
 from privfl.audit.dp.evidence import Test
 from privfl.core import DpEvent, Sensitivity
@@ -61,6 +60,8 @@ def variance_test(noise: Sequence[Noise], shape: str, about: str) -> Test:
     """Whether noise, in units of its claimed scale, varies less than is claimed: sums of squares of
     Gaussians, and of the absolute values of Laplace draws, are chi-squared.
     """
+    from scipy.stats import chi2
+
     values = np.concatenate(noise)
     if shape == "laplace":
         total, degrees, power = float(2 * np.abs(values).sum()), 2 * len(values), 1.0
@@ -93,7 +94,7 @@ def mean_test(noise: Sequence[Noise], shape: str, about: str) -> Test:
         return f"a bias of {_far(level / 2) / math.sqrt(len(values)):.3g} deviations"
 
     seen = f"{z / math.sqrt(len(values)):+.2g} deviations"
-    return Test("noise mean", about, seen, float(2 * norm.sf(abs(z))), least)
+    return Test("noise mean", about, seen, float(2 * ndtr(-abs(z))), least)
 
 
 def repeat_test(noise: Sequence[Noise], about: str) -> Test | None:
@@ -156,7 +157,7 @@ def aligned_test(noise: Sequence[Noise], given: Sequence[Noise], about: str) -> 
         far = _far(level / 2) / math.sqrt(len(scores))
         return f"a part of {far:.2g} deviations along the vector"
 
-    return Test("noise aligned", about, f"z = {z:+.2f}", float(2 * norm.sf(abs(z))), least)
+    return Test("noise aligned", about, f"z = {z:+.2f}", float(2 * ndtr(-abs(z))), least)
 
 
 def _as_alike(r: float, d: int) -> float:

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from scipy.stats import binom
 from torch import Tensor
 
 from privfl.audit.dp.evidence import Test
@@ -29,6 +28,8 @@ def selection_test(
     """Whether the largest entry of each vector [d] is sent more or less often than any other is;
     nothing where all entries are.
     """
+    from scipy.stats import binom
+
     if not isinstance(mechanism, SelectiveLaplace):
         return []
     told = [one for one in releases if one.before.any()]

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import chi2
 
 from privfl.audit.dp.evidence import Test
 from privfl.audit.dp.residual import SEEN, Noise
@@ -42,6 +41,8 @@ def weakest_test(runs: Sequence[Sequence[Noise]], shape: str, about: str) -> Tes
     >>> weakest_test([list(weak[0])], "gaussian", "").p < 1e-6
     True
     """
+    from scipy.stats import chi2
+
     vectors = [vector for run in runs for vector in run]
     values = np.concatenate(vectors)
     if len(np.unique(values)) < _FINE * len(values):

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.stats import fisher_exact
 from torch import Tensor
 
 from privfl.attacks import (
@@ -240,6 +239,8 @@ def _pictures(
     knows: Knowledge,
     forward: Forward,
 ) -> None:
+    from scipy.stats import fisher_exact
+
     shown: list[score.Pictures] = []
     blind: list[score.Pictures] = []
     groups = _grouped(answers, everybody)
@@ -258,14 +259,9 @@ def _pictures(
         claimed = _unit(torch.cat(found), forward) if found else guess
         shown.append(score.pictures(claimed, _unit(true.x, forward)))
         blind.append(score.prior(guess, _unit(true.x, forward)))
-        chances.append(
-            torch.stack(
-                [
-                    score.pictures(claimed, _unit(truth.decoys(clients, draw).x, forward)).psnr
-                    for draw in range(draws)
-                ]
-            )
-        )
+        decoys = torch.cat([truth.decoys(clients, draw).x for draw in range(draws)])
+        sets = _unit(decoys, forward).view(draws, true.n, *true.x.shape[1:])
+        chances.append(torch.stack([score.decibels(claimed, others) for others in sets]))
         beside.append(chances[-1][: truth.apart(clients)].mean(dim=0))
         one = len(answers) == 1  # of a sum each client's samples are a cluster
         home += [

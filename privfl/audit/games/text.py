@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from privfl.attacks import (
@@ -171,6 +170,8 @@ def _in_order(
 
 def _matched(found: Tensor, true: Tensor, common: Tensor) -> Tensor:
     """The share of right tokens in each true sequence [n], each claim held against one of them."""
+    from scipy.optimize import linear_sum_assignment
+
     found = torch.where(found < 0, common, found)
     more = common.expand(max(len(true) - len(found), 0), true.shape[1])
     same = (true[:, None] == torch.cat([found, more])[None]).double().mean(dim=2)

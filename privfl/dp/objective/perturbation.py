@@ -15,7 +15,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr
 from torch import Tensor
 
@@ -180,6 +179,8 @@ class GaussianObjective:
         >>> one.delta(1.0) <= 1e-5
         True
         """
+        from scipy.optimize import brentq
+
         require.positive(epsilon=epsilon, delta=delta, ridge=ridge)
         if cls(1e9, ridge).delta(epsilon) > delta:
             raise ConfigError(
