@@ -8,7 +8,10 @@ from privfl.core import Adversary
 
 _HIDE = "hide single updates, as channel: secagg does (with bound: clip)"
 _GROUPS = "sum over more clients: raise channel.size, or channel: secagg over the cohort"
-_NOISE = "add noise: training.gradient: dp, or mechanism: distributed_discrete_gaussian"
+_NOISE = (
+    "add noise: training.gradient: dp (which takes no BatchNorm), or mechanism:"
+    " distributed_discrete_gaussian"
+)
 _MORE_NOISE = "claim a smaller epsilon: more noise, or fewer rounds"
 _CLIENT_NOISE = "add noise that protects clients: mechanism: distributed_discrete_gaussian"
 _SHARED_KEY = "let nobody hold the whole key: channel: secagg"
