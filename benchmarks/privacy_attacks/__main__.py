@@ -20,7 +20,7 @@ from benchmarks.privacy_attacks.reconstruction import (
     spear,
 )
 from benchmarks.privacy_attacks.shadows import shadows
-from benchmarks.privacy_attacks.statistics import counted, deeper, deeper_batches, inverted
+from benchmarks.privacy_attacks.statistics import INVERTED, counted
 from benchmarks.privacy_attacks.tables import tables
 from benchmarks.privacy_attacks.text import dager, lamp
 from benchmarks.privacy_attacks.trajectory import trajectory
@@ -45,10 +45,8 @@ CASES: dict[str, Case] = {
     "unseen": unseen,
     "federated": federated,
     "noise": noise,
-    "batch_norm": inverted,
+    **INVERTED,
     "batch_norm_labels": counted,
-    "batch_norm_resnet": deeper,
-    "batch_norm_resnet_4": deeper_batches,
     "dager": dager,
     "lamp": lamp,
     "tables": tables,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.breaching_env import breaching
-from benchmarks.harness import Row, cost, gain
+from benchmarks.harness import Case, Row, cost, gain
 from benchmarks.privacy_attacks.runs import mean
 from privfl import Federation
 from privfl.attacks import GradInversion, Knowledge, LabelCounts, StatisticCounts
@@ -28,10 +28,7 @@ from privfl.data import Split, load
 from privfl.models import initialised, resnet20
 from privfl.training import LocalSGD
 
-TARGETS = {1: 8, 4: 3, 8: 2}
-"""How many batches of each size are rebuilt: photographs differ more than attacks do."""
-DEEPER = {1: 8, 4: 2}
-"""As many of the deeper network."""
+ITERATIONS = 300
 LR = 0.1
 """The rate of a client's one step."""
 
@@ -98,21 +95,15 @@ def narrow(seed: int) -> nn.Module:
     return initialised(resnet20, (3, 32, 32), 10, seed=seed, norm="batch", width=8)
 
 
-def inverted(quick: bool) -> Iterable[Row]:
-    """Held-out photographs from one step, labels known: the same attack with the statistics and
-    without, at priors tuned on other photographs; and breaching's: as it comes, and at the best of
-    its settings by an update of other photographs.
-    """
-    for b in (1, 4, 8):
-        yield from inverted_at("BatchNorm ConvNet", network, b, 300, 1 if quick else TARGETS[b])
-
-
-def inverted_at(
-    name: str, built: Callable[[int], nn.Module], b: int, iterations: int, targets: int
+def inverted(
+    name: str, built: Callable[[int], nn.Module], b: int, targets: int, quick: bool
 ) -> Iterable[Row]:
-    """The rows of one network and size of batch: means over batches, and seconds at the first of
-    them.
+    """Held-out photographs from one step, ``b`` at a time, labels known: the same attack with the
+    statistics and without, at priors tuned on other photographs; and breaching's: as it comes, and
+    at the best of its settings by an update of other photographs. Means over so many batches (one
+    alone if ``quick``), and seconds at the first of them.
     """
+    iterations, targets = ITERATIONS, 1 if quick else targets
     split = load("cifar10")
     middle, spread = (torch.tensor(part).view(1, 3, 1, 1) for part in (split.mean, split.std))
     auxiliary = split.train.take(range(10_000, 10_400))
@@ -272,14 +263,15 @@ def _theirs(
     return data
 
 
-def deeper(quick: bool) -> Iterable[Row]:
-    """Single photographs again, against a fresh ResNet-20 of width 8."""
-    yield from inverted_at("ResNet-20 with BatchNorm", narrow, 1, 300, 1 if quick else DEEPER[1])
-
-
-def deeper_batches(quick: bool) -> Iterable[Row]:
-    """Batches of 4, against the same."""
-    yield from inverted_at("ResNet-20 with BatchNorm", narrow, 4, 300, 1 if quick else DEEPER[4])
+INVERTED: Mapping[str, Case] = {
+    f"batch_norm{named}_{b}": partial(inverted, name, built, b, targets)
+    for name, named, built, sizes in (
+        ("BatchNorm ConvNet", "", network, {1: 8, 4: 3, 8: 2}),
+        ("ResNet-20 with BatchNorm", "_resnet", narrow, {1: 8, 4: 2}),
+    )
+    for b, targets in sizes.items()
+}
+"""By network and size of batch; several batches, since photographs differ more than attacks do."""
 
 
 def counted(quick: bool) -> Iterable[Row]:
