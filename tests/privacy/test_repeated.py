@@ -560,18 +560,9 @@ def test_descents_on_networks_of_others_are_those_of_the_steps_themselves(
 @pytest.mark.parametrize(("start", "own"), [("own", 0.0), ("noise", 0.3)])
 def test_a_rehearsal_that_leaves_no_own_samples_keeps_what_is_given(start: str, own: float) -> None:
     data = load("digits").train.take(range(20))
-    run = Federation(
-        initialised(mlp, (1, 8, 8), 10, seed=0, hidden=(8,)),
-        [data.take(range(2))],
-        data,
-        training=FedSGD(lr=0.1),
-        rounds=1,
-        executor="sequential",
-        audit=AuditConfig(keep="all"),
-    ).run()
+    view = seen(initialised(mlp, (1, 8, 8), 10, seed=0, hidden=(8,)), data.take(range(2)), data)
     attack = GradInversion(iterations=2, seeds=1, tune=True, start=start, own=own)
-    knows = Knowledge(auxiliary=data.take(range(4, 7)), seed=1)
-    found = attack.run(run.view("server", 0), knows)
+    found = attack.run(view, Knowledge(auxiliary=data.take(range(4, 7)), seed=1))
     assert found.samples.isfinite().all()
 
 
