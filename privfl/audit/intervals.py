@@ -90,6 +90,9 @@ def clustered_share(values: Floats, weights: Floats, units: int, *, seed: int = 
     narrower than that of so many independent units: shares that are all alike have no spread, and
     are not certain for that. Of one cluster alone it is that of the units.
 
+    Where weights are very unequal, or units of one cluster alone hang together, it holds the truth
+    less often than in 95 % of cases.
+
     >>> str(clustered_share(np.ones(4), np.ones(4), 24))
     '1.000 [0.858, 1.000]'
     """
