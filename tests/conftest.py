@@ -13,6 +13,7 @@ import functools
 import gc
 import importlib.machinery
 import inspect
+import itertools
 import os
 import random
 import re
@@ -30,6 +31,7 @@ import numpy as np
 import pytest
 import torch
 from beartype import BeartypeConf, beartype
+from beartype._decor._nontype import decornontype
 from beartype.roar import BeartypeDecorHintException
 from jaxtyping import AbstractArray, TypeCheckError, jaxtyped
 from jaxtyping._array_types import _anonymous_dim, _FixedDim, _NamedDim
@@ -115,7 +117,8 @@ def strict(empty):
         return CHECK(empty)
 
 
-DRAWN = random.Random(0)
+COINS = random.Random(0).getrandbits
+"""Say which item of a list is looked at: Python's own stay as they are."""
 
 
 @functools.cache
@@ -139,8 +142,115 @@ def unguarded(*args, __beartype_func, **kwargs):
     return __beartype_func(*args, **kwargs)
 
 
+PITH = re.compile(
+    r"""(?:\(\s*args\[\d+\] if __beartype_args_len > \d+ else\s*)?"""
+    r"""kwargs\.get\('(\w+)', __beartype_get_violation\)(?:\n {4}\))?"""
+    r"""(\s+(?:\#.*\s+)*if )__beartype_pith_0 is not __beartype_get_violation:"""
+)
+"""Where beartype looks for an argument of any name among positional and named ones."""
+OF_KIND = re.compile(r"isinstance\((__beartype_pith_\d+), (__beartype_object_\d+)\)")
+PLAIN = (type(None), bool, int, float, str, bytes, tuple, frozenset)
+MAKE, NUMBERS = decornontype.make_func, itertools.count()
+ABSTRACT = (ABCMeta, type(typing.Protocol))
+WORDS = re.compile(r"#.*|'[^'\n]*'|(\b[A-Za-z_]\w*)")
+"""The names in the source of a check, and what is none: comments and strings."""
+ADDED = {"is_of_kind", "push_shape_memo", "_shape_storage"}
+"""Names that `direct` adds to a check."""
+ODD = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | inspect.CO_COROUTINE
+
+
+def is_of_kind(value, kind, seen):
+    """Whether a value is of an abstract kind, or of one of several; a type of which that holds
+    whatever its instances hold is noted, for asking costs several times as much as a look there.
+    """
+    if not isinstance(value, kind):
+        return False
+    own = type(value)
+    if not any(
+        type(one) is not type
+        and (type(one) not in ABSTRACT or (is_protocol(one) and asked_of_instances(one, own)))
+        for one in (kind if type(kind) is tuple else (kind,))
+    ):
+        seen.add(own)
+    return True
+
+
+def is_protocol(kind):
+    return getattr(kind, "_is_protocol", False)
+
+
+def made(*, func_code, func_locals, **rest):
+    """What beartype makes of the source of a check, with the parameters of the checked function in
+    place of any: packing them, looking for each by its name and unpacking them took most of the
+    time of a check.
+    """
+    return direct(func_code, func_locals) or MAKE(
+        func_code=func_code, func_locals=func_locals, **rest
+    )
+
+
+def direct(source, hidden):
+    """A check by that source with parameters of its own, or nothing where it has unusual ones."""
+    fn = hidden["__beartype_func"]
+    code = fn.__code__
+    every = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    spoken = ADDED.union(match[1] for match in WORDS.finditer(source))  # no parameter may be one
+    if code.co_flags & ODD or code.co_posonlyargcount or not spoken.isdisjoint(every):
+        return None
+    places, named = every[: code.co_argcount], every[code.co_argcount :]
+    by_default = dict(zip(reversed(places), reversed(fn.__defaults__ or ()), strict=False))
+    by_default |= fn.__kwdefaults__ or {}
+    scope = ours()
+    number = next(NUMBERS)
+    names = {"__beartype_call_curr": f"__beartype_call_{number}"}
+    for name, value in {**hidden, "__beartype_getrandbits": COINS}.items():
+        used = name in source and name != "__beartype_func"
+        if used and scope.setdefault(names.get(name, name), value) is not value:
+            return None
+
+    def given(match):
+        name, asked = match[1], "True"
+        if name in by_default and not isinstance(by_default[name], PLAIN):
+            # such as what stands for a dataclass's factory until it is called
+            asked = f"__beartype_pith_0 is not default_{number}_{name}"
+            scope[f"default_{number}_{name}"] = by_default[name]
+        return f"{name}{match[2]}{asked}:"
+
+    def of_kind(match):
+        kind = hidden[match[2]]
+        if not any(type(one) in ABSTRACT for one in (kind if type(kind) is tuple else (kind,))):
+            return match[0]
+        seen = f"seen_{match[2]}"
+        scope.setdefault(seen, set())
+        return f"(type({match[1]}) in {seen} or is_of_kind({match[1]}, {match[2]}, {seen}))"
+
+    _, body = source.split("**kwargs\n):\n", 1)
+    body = body.replace("    __beartype_args_len = len(args)\n", "", 1)
+    body = OF_KIND.sub(of_kind, PITH.sub(given, body))
+    passed = ", ".join([*places, *(f"{name}={name}" for name in named)])
+    body = body.replace("__beartype_func(*args, **kwargs)", f"__beartype_func({passed})")
+    body = body.replace("__beartype_call_curr", names["__beartype_call_curr"])
+    if re.search(r"\b(?:kw)?args\b", body):
+        return None
+    if getattr(fn, "__scoped__", False):  # shapes hold for one call alone
+        lines = ["    try:", "        _shape_storage.memo_stack.append(({}, {}, {}, {}))"]
+        lines += ["    except AttributeError:", "        push_shape_memo({})", "    try:"]
+        lines += [f"    {line}" for line in body.splitlines()]
+        body = "\n".join([*lines, "    finally:", "        _shape_storage.memo_stack.pop()", ""])
+    head = ", ".join([*places, "*", *named, "__beartype_func"])
+    space = {}
+    where = f"<check {number} of {fn.__module__}.{fn.__qualname__}>"
+    source = f"def {fn.__name__}({head}):\n{body}"
+    exec(compile(source, where, "exec"), scope, space)  # noqa: S102
+    check = space[fn.__name__]
+    check.__defaults__ = fn.__defaults__
+    check.__kwdefaults__ = {**(fn.__kwdefaults__ or {}), "__beartype_func": fn}
+    check.__direct__ = True
+    return check
+
+
 def scoped(*args, __check, **kwargs):
-    """The code of a check whose shapes hold for one call alone."""
+    """The code of a check of unusual parameters whose shapes hold for one call alone."""
     push_shape_memo({})
     try:
         return __check(*args, **kwargs)
@@ -164,12 +274,9 @@ def known_or_made(fn, unasked):
     if found is None:
         hints = resolved(fn, unasked)
         empty = hollow(fn, hints)
+        empty.__scoped__ = any(map(of_arrays, hints.values()))
         check = strict(empty)
-        found = (
-            fn.__annotations__,
-            None if check is empty else check,
-            any(map(of_arrays, hints.values())),
-        )
+        found = (fn.__annotations__, None if check is empty else check, empty.__scoped__)
         known.append(found)
     return found
 
@@ -181,12 +288,15 @@ def compiled(own, found):
     code, defaults = unguarded.__code__, {"__beartype_func": fn}
     if check is not None:
         code, defaults = check.__code__, {**check.__kwdefaults__, "__beartype_func": fn}
-        if "__beartype_getrandbits" in defaults:  # which item of a list: Python's own stay as is
-            defaults["__beartype_getrandbits"] = DRAWN.getrandbits
-        if arrays:
-            inner = types.FunctionType(code, ours(), fn.__name__)
-            inner.__kwdefaults__ = defaults
-            code, defaults = scoped.__code__, {"__check": inner, "__beartype_func": fn}
+        if hasattr(check, "__direct__"):
+            own.__defaults__, defaults = fn.__defaults__, defaults | (fn.__kwdefaults__ or {})
+        else:
+            if "__beartype_getrandbits" in defaults:
+                defaults["__beartype_getrandbits"] = COINS
+            if arrays:
+                inner = types.FunctionType(code, ours(), fn.__name__)
+                inner.__kwdefaults__ = defaults
+                code, defaults = scoped.__code__, {"__check": inner, "__beartype_func": fn}
     # a thread that calls between two of these lines finds what either code asks for
     own.__kwdefaults__ = own.__kwdefaults__ | defaults
     CHECKS[own] = code
@@ -417,6 +527,7 @@ if sys.version_info < (3, 12):
     typing._get_protocol_attrs = functools.cache(typing._get_protocol_attrs)
     type(typing.Protocol).__instancecheck__ = conforms
 type(AbstractArray).__instancecheck__ = fits
+decornontype.make_func = made
 os.environ.setdefault("MPLBACKEND", "Agg")
 torch.set_num_threads(1)
 sys.meta_path.insert(0, Finder)

@@ -1,6 +1,7 @@
 """Annotations are checked at every call while tests run, shapes included (`tests/conftest.py`)."""
 
 import importlib.util
+from importlib.machinery import SourceFileLoader
 from itertools import product
 
 import numpy as np
@@ -211,3 +212,145 @@ def test_what_was_unchecked_before_is_checked(module):
         module.half(torch.zeros(3))
     with pytest.raises(TypeCheckError):
         about(torch.eye(2), torch.ones(3))
+
+
+EVERY_KIND = """
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+
+def plain(a: int, b: str = "b", *, c: float = 0.5, d: bytes) -> tuple:
+    return a, b, c, d
+
+
+def rest(a: int, *more: int, **named: str) -> tuple:
+    return a, more, named
+
+
+def shadows(len: int, type: str = "t") -> tuple:
+    return len, type
+
+
+def also_shadows(m: Mapping[str, int], is_of_kind: int, isinstance: int) -> tuple:
+    return m, is_of_kind, isinstance
+
+
+def first(a: int, /, b: int = 2) -> tuple:
+    return a, b
+
+
+@dataclass
+class Filled:
+    a: int
+    held: list[int] = field(default_factory=list)
+
+
+def of(m: Mapping[str, int], s: "Sequence[int] | None" = None) -> int:
+    return len(m)
+
+
+@runtime_checkable
+class Named(Protocol):
+    name: str
+
+
+def called(who: Named) -> None: ...
+"""
+
+
+@pytest.fixture
+def kinds(tmp_path):
+    """Functions with every kind of parameter, and the same ones unchecked."""
+    path = tmp_path / "annotated.py"
+    path.write_text(EVERY_KIND)
+    spaces = []
+    for kind in (type(privfl.core.__spec__.loader), SourceFileLoader):
+        spec = importlib.util.spec_from_loader("annotated", kind("annotated", str(path)))
+        spaces.append(importlib.util.module_from_spec(spec))
+        spec.loader.exec_module(spaces[-1])
+    return spaces
+
+
+CALLS = (
+    ("plain", (1,), {"d": b""}),
+    ("plain", (1, "x"), {"c": 1, "d": b"d"}),
+    ("plain", (), {"d": b"", "b": "x", "a": 7}),
+    ("rest", (1, 2, 3), {"x": "y"}),
+    ("rest", (), {"a": 1}),
+    ("shadows", (3,), {}),
+    ("shadows", (), {"type": "x", "len": 4}),
+    ("also_shadows", ({"a": 1}, 2, 3), {}),
+    ("first", (1,), {}),
+    ("first", (1, 3), {}),
+    ("of", ({},), {}),
+    ("of", ({"a": 1}, (1, 2)), {}),
+)
+WRONG_TYPES = (
+    ("plain", ("1",), {"d": b""}),
+    ("plain", (1, 2), {"d": b""}),
+    ("plain", (1,), {"d": ""}),
+    ("plain", (1,), {"c": "1", "d": b""}),
+    ("plain", (), {"a": None, "d": b""}),
+    ("rest", (1, "2"), {}),
+    ("rest", (1,), {"x": 2}),
+    ("shadows", ("3",), {}),
+    ("shadows", (3,), {"type": 3}),
+    ("also_shadows", ([], 2, 3), {}),
+    ("also_shadows", ({}, "2", 3), {}),
+    ("first", ("1",), {}),
+    ("first", (1,), {"b": "3"}),
+    ("Filled", (1, (2,)), {}),
+    ("Filled", (1,), {"held": ["2"]}),
+    ("of", ({"a": "1"},), {}),
+    ("of", ([],), {}),
+    ("of", ({}, {}), {}),
+)
+WRONG_CALLS = (
+    ("plain", (), {}),
+    ("plain", (1, "b", 0.5, b""), {}),
+    ("plain", (1,), {"a": 1, "d": b""}),
+    ("plain", (1,), {"d": b"", "e": 1}),
+    ("first", (), {"a": 1}),
+    ("Filled", (), {}),
+)
+
+
+@pytest.mark.parametrize("again", [1, 3])
+def test_a_check_takes_arguments_as_the_function_itself_does_however_they_come(kinds, again):
+    checked, plain = kinds
+    for name, arguments, named in CALLS * again:
+        own = getattr(plain, name)(*arguments, **named)
+        assert getattr(checked, name)(*arguments, **named) == own
+    for name, arguments, named in WRONG_CALLS * again:
+        said = []
+        for space in kinds:
+            with pytest.raises(TypeError) as refused:
+                getattr(space, name)(*arguments, **named)
+            said.append(str(refused.value))
+        assert said[0] == said[1]
+    one, two = checked.Filled(1), checked.Filled(2)
+    assert one.held == two.held == []
+    assert one.held is not two.held
+
+
+def test_a_wrong_argument_is_refused_wherever_it_stands_and_after_right_ones_too(kinds):
+    checked, plain = kinds
+    for name, arguments, named in WRONG_TYPES + CALLS + WRONG_TYPES:
+        if (name, arguments, named) in CALLS:
+            getattr(checked, name)(*arguments, **named)
+            continue
+        getattr(plain, name)(*arguments, **named)
+        with pytest.raises(TypeCheckError):
+            getattr(checked, name)(*arguments, **named)
+
+
+def test_a_type_whose_instances_differ_is_asked_anew_at_each(kinds):
+    class Thing: ...
+
+    with_name, without = Thing(), Thing()
+    with_name.name = "a"
+    for _ in range(2):
+        assert kinds[0].called(with_name) is None
+        with pytest.raises(TypeCheckError):
+            kinds[0].called(without)
