@@ -135,9 +135,9 @@ def test_statistics_that_are_heard_on_the_way_are_the_layers_and_lead_back_to_th
     assert torch.allclose(ours, theirs, rtol=0, atol=1e-10 * float(theirs.abs().max()))
 
 
-def test_an_input_that_is_overwritten_after_its_convolution_is_not_taken_for_what_it_was():
-    w = torch.randn(2, 2, 3, 3, requires_grad=True)
-    x = torch.randn(1, 2, 5, 5, requires_grad=True)
+def overwritten(n, w):
+    """The loss of a convolution of n samples whose input is overwritten after it."""
+    x = torch.randn(n, 2, 5, 5, requires_grad=True)
 
     def loss():
         z = (2 * x).contiguous(memory_format=torch.channels_last)
@@ -145,7 +145,20 @@ def test_an_input_that_is_overwritten_after_its_convolution_is_not_taken_for_wha
         z.mul_(3.0)
         return y
 
-    assert gradients(loss, [w]) is None
+    return x, loss
+
+
+def test_an_input_that_is_overwritten_after_its_convolution_is_not_taken_for_what_it_was():
+    w = torch.randn(2, 2, 3, 3, requires_grad=True)
+    assert gradients(overwritten(2, w)[1], [w]) is None
+
+
+def test_a_copy_of_an_input_that_is_overwritten_stays_what_it_was():
+    w = torch.randn(2, 2, 3, 3, requires_grad=True)
+    x, loss = overwritten(1, w)
+    (found,) = gradients(loss, [w])
+    true = torch.conv2d(2 * x.detach(), w).square().sum()
+    assert torch.allclose(found, torch.autograd.grad(true, w)[0], rtol=1e-5)
 
 
 def test_a_leaf_that_a_loss_does_not_look_at_has_no_gradient():

@@ -94,7 +94,32 @@ def tracked(x: Tensor) -> tuple[Tensor, ...]:
     return normed[:, 0] + late(x) * mean, variance
 
 
-EXACT = [cube, in_place, halves, chosen, turned, pooled, read_and_overwritten, tracked]
+def numbered(x: Tensor) -> tuple[Tensor, ...]:
+    """Sums and products with numbers, which a type rounds, or which it does not know."""
+    y = (x * 3 + (2**24 + 1) - 0.1) / 7
+    y.mul_(0.7).add_(2).sub_(1e-3).div_(3)
+    half, whole, wave = x.half() * 0.1 + 1e-3, x.int() * 3 - 1, x * 0.1j + 2
+    return y, half, whole, wave, x.double() * 0.1 - 1e-9, x.sum() * 0.3 + True, 2 * x.sum(dim=())
+
+
+def lone(x: Tensor) -> tuple[Tensor, ...]:
+    """Operations that return lists of one tensor."""
+    (whole,), (row,) = x.exp().split([3]), x[None].sin().unbind()
+    return whole + 1, row * 2
+
+
+EXACT = [
+    numbered,
+    lone,
+    cube,
+    in_place,
+    halves,
+    chosen,
+    turned,
+    pooled,
+    read_and_overwritten,
+    tracked,
+]
 
 
 @pytest.mark.parametrize("step", EXACT)

@@ -21,6 +21,23 @@ _UNSAID = {
 _TRAINING, _STATISTICS = 5, slice(3, 5)
 """Where among their arguments that is said, and where those are."""
 
+_ARITHMETIC = {
+    *(_aten.add.Tensor, _aten.sub.Tensor, _aten.mul.Tensor, _aten.div.Tensor),
+    *(_aten.add_.Tensor, _aten.sub_.Tensor, _aten.mul_.Tensor, _aten.div_.Tensor),
+}
+"""Operations that make a tensor of a number each time, before they compute with it in the other's
+type.
+"""
+
+_QUICK = {
+    **{_aten.add.Tensor: torch.add, _aten.sub.Tensor: torch.sub, _aten.mul.Tensor: torch.mul},
+    **{_aten.div.Tensor: torch.div, _aten.addcmul.default: torch.addcmul},
+    **{_aten.add_.Tensor: Tensor.add_, _aten.mul_.Tensor: Tensor.mul_},
+    **{_aten.addcmul_.default: Tensor.addcmul_, _aten.view.default: Tensor.view},
+    **{_aten.sum.dim_IntList: torch.sum, _aten.select.int: torch.select},
+}
+"""The same operations by the names that are quicker to call: half of a small one is its call."""
+
 
 class Unrepeatable(Exception):
     """What was seen cannot be written down: it draws, or Python looks at values."""
@@ -53,6 +70,9 @@ def program(
     return _function(kept, writer.turned, arguments, outputs), list(constants.values())
 
 
+_REST = "*_"
+
+
 class _Line(NamedTuple):
     """A call in the text of a function: what it reads, and the names of what comes out (none where
     that has a name already, since it was overwritten).
@@ -67,11 +87,18 @@ class _Line(NamedTuple):
         """The line, with names for what is wanted alone."""
         if not self.makes:
             return self.text
-        return f"{', '.join(one if one in wanted else '_' for one in self.makes)} = {self.text}"
+        names = (one if one in wanted or one == _REST else "_" for one in self.makes)
+        return f"{', '.join(names)} = {self.text}"
 
     def counts(self, wanted: set[str]) -> bool:
         """Whether it is done at all: what makes nothing is there to complain."""
         return self.overwrites or not self.makes or not wanted.isdisjoint(self.makes)
+
+
+class _Constant(NamedTuple):
+    """A number as a tensor."""
+
+    tensor: Tensor
 
 
 def _function(
@@ -117,7 +144,9 @@ def _line(call: Call, names: dict[int, str], known: dict[str, Any]) -> _Line:
     reads: set[str] = set()
 
     def of(value: Any) -> str:
-        if isinstance(value, Tensor):
+        if isinstance(value, _Constant):
+            value = value.tensor
+        elif isinstance(value, Tensor):
             reads.add(name := names[id(value)])
             return name
         if isinstance(value, (tuple, list)):
@@ -127,9 +156,9 @@ def _line(call: Call, names: dict[int, str], known: dict[str, Any]) -> _Line:
         known[name := f"k{len(known)}"] = value
         return name
 
-    parts = [of(value) for value in call.args]
+    parts = [of(value) for value in _ready(call)]
     parts += [f"{name}={of(value)}" for name, value in call.kwargs.items()]
-    known[func := f"k{len(known)}"] = call.func
+    known[func := f"k{len(known)}"] = _QUICK.get(call.func, call.func._op)
     makes = []
     single = isinstance(call.out, Tensor)
     for part in (call.out,) if single else call.out or ():
@@ -142,9 +171,20 @@ def _line(call: Call, names: dict[int, str], known: dict[str, Any]) -> _Line:
     if all(one == "_" for one in makes):
         makes = []
     elif not single and len(makes) == 1:
-        makes.append("*_")  # one of a tuple
+        makes.append(_REST)  # one of a tuple
     overwrites = bool(call.func._schema.is_mutable)
     return _Line(f"{func}({', '.join(parts)})", reads, makes, overwrites)
+
+
+def _ready(call: Call) -> tuple[Any, ...]:
+    """The arguments of a call, a number that it would make a tensor of as that tensor."""
+    made, dtypes = call.out, (torch.float32, torch.float64)
+    if call.func not in _ARITHMETIC or made.dtype not in dtypes:
+        return call.args
+    first, second, *rest = call.args
+    if type(second) not in (int, float) or first.dtype != made.dtype:
+        return call.args
+    return (first, _Constant(torch.tensor(second, dtype=made.dtype)), *rest)
 
 
 def _open(call: Call) -> bool:

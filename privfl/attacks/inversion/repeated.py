@@ -12,12 +12,14 @@ from torch import Tensor
 
 from privfl.attacks.inversion.held import held
 from privfl.attacks.inversion.program import Unrepeatable, program
-from privfl.attacks.inversion.watched import Doings, Eyes, Writer, alike
+from privfl.attacks.inversion.watched import Doings, Eyes, Writer, alike, uncollected
 
 Step: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
 WORTH = 150
 """Writing down takes as long as several calls, which as many calls as this save."""
+_NOTED = 3
+"""So many calls run the step itself, and are watched."""
 
 
 class _Kind(NamedTuple):
@@ -82,12 +84,9 @@ class Repeated:
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """What the step returns."""
         self.calls += 1
-        if self.calls == 1 and self._worth:
-            return self._watch(inputs)
-        if self.calls == 2 and self._worth:
-            return self._look(inputs)
-        if self.calls == 3 and self._notes is not None:
-            return self._write(inputs)
+        if self._worth and self.calls <= _NOTED:
+            with uncollected():
+                return self._noted(inputs)
         if self._program is None or self._kinds != list(map(_Kind.of, inputs)):
             return self.step(*inputs)
         found = self._repeat(inputs)
@@ -97,6 +96,11 @@ class Repeated:
                 self._program, self._constants = None, []
             return true
         return found
+
+    def _noted(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if self.calls == 1:
+            return self._watch(inputs)
+        return self._look(inputs) if self.calls == _NOTED - 1 else self._write(inputs)
 
     def _repeat(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """What the program returns; None where it fails (it never writes to its arguments)."""
@@ -123,6 +127,8 @@ class Repeated:
         return found
 
     def _write(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if self._notes is None:
+            return self.step(*inputs)
         found, writer = self._run(inputs)
         before, self._notes = self._notes, None
         if writer is None or before is None or not before.is_as(Doings.of(writer, inputs)):

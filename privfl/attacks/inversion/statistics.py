@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -147,8 +148,8 @@ def distance(
     """R_BN of Yin et al. (2021, equation 11): over layers, the L2 distance of means plus that of
     variances.
     """
-    apart = a - b
-    if len({norm.channels for norm in norms}) == 1:  # all at once
-        together: Tensor = apart.view(2 * len(norms), -1).norm(dim=1).sum()
-        return together
-    return torch.stack([part.norm() for part in by_layer(norms, apart)]).sum()
+    alike = [(size, 2 * len(list(run))) for size, run in groupby(one.channels for one in norms)]
+    runs = torch.split(a - b, [size * many for size, many in alike])
+    pairs = zip(runs, alike, strict=True)
+    together: Tensor = torch.cat([run.view(-1, size).norm(dim=1) for run, (size, _) in pairs]).sum()
+    return together

@@ -8,7 +8,7 @@ with kernels as large as the picture, and batch normalisation's by some forty pa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -21,182 +21,7 @@ from torch.overrides import (
     has_torch_function_unary,
 )
 
-Pair: TypeAlias = tuple[int, int]
-
-
-class _Geometry(NamedTuple):
-    """How a convolution lies on its input."""
-
-    stride: Pair
-    padding: Pair
-    dilation: Pair
-    groups: int
-
-    def back(self, e: Tensor, x: Tensor, w: Tensor, mask: tuple[bool, bool, bool]) -> Any:
-        """The gradients of input and weight that ``mask`` asks for."""
-        rest = (self.stride, self.padding, self.dilation, False, (0, 0), self.groups, mask)
-        return torch.ops.aten.convolution_backward(e, x, w, None, *rest)
-
-
-# Convolution is linear in its input and in its kernel, and so are its two gradients in the error
-# and in either: each of the three is differentiated by the other two, as often as one likes.
-
-
-class _Conv(torch.autograd.Function):
-    """y of input x and kernel w; ``shift`` is a constant."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, shift: Tensor | None, at: _Geometry) -> Tensor:
-        ctx.save_for_backward(x, w)
-        ctx.at = at
-        return torch.conv2d(x, w, shift, *at)
-
-    @staticmethod
-    def backward(ctx: Any, e: Tensor) -> Any:
-        x, w = ctx.saved_tensors
-        by_x = _by_input(e, w, x, ctx.at) if ctx.needs_input_grad[0] else None
-        by_w = _by_kernel(e, x, w, ctx.at) if ctx.needs_input_grad[1] else None
-        return by_x, by_w, None, None
-
-
-class _ByInput(torch.autograd.Function):
-    """The gradient of the input, of error e and kernel w; of ``like`` only the shape counts."""
-
-    @staticmethod
-    def forward(ctx: Any, e: Tensor, w: Tensor, like: Tensor, at: _Geometry) -> Tensor:
-        ctx.save_for_backward(e, w)
-        ctx.at = at
-        by_x: Tensor = at.back(e, like, w, (True, False, False))[0]
-        return by_x
-
-    @staticmethod
-    def backward(ctx: Any, u: Tensor) -> Any:
-        e, w = ctx.saved_tensors
-        by_e = _conv(u, w, None, ctx.at) if ctx.needs_input_grad[0] else None
-        by_w = _by_kernel(e, u, w, ctx.at) if ctx.needs_input_grad[1] else None
-        return by_e, by_w, None, None
-
-
-class _ByKernel(torch.autograd.Function):
-    """The gradient of the kernel, of error e and input x; of ``like`` only the shape counts."""
-
-    @staticmethod
-    def forward(ctx: Any, e: Tensor, x: Tensor, like: Tensor, at: _Geometry) -> Tensor:
-        ctx.save_for_backward(e, x)
-        ctx.at = at
-        by_w: Tensor = at.back(e, x, like, (False, True, False))[1]
-        return by_w
-
-    @staticmethod
-    def backward(ctx: Any, v: Tensor) -> Any:
-        e, x = ctx.saved_tensors
-        by_e = _conv(x, v, None, ctx.at) if ctx.needs_input_grad[0] else None
-        by_x = _by_input(e, v, x, ctx.at) if ctx.needs_input_grad[1] else None
-        return by_e, by_x, None, None
-
-
-class _Norm(torch.autograd.Function):
-    """Normalisation of x [n, c, ...] by its own batch's statistics, times w [c] plus b [c]; and
-    those statistics, as `moments` has them.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor, eps: float, told: bool) -> Any:
-        y, mean, inverse = torch.native_batch_norm(x, w, b, None, None, True, 0.0, eps)
-        ctx.save_for_backward(x, w, mean, inverse)
-        ctx.eps = eps
-        ctx.set_materialize_grads(False)
-        if not told:
-            return y, None
-        size = x.numel() // x.shape[1]
-        variance = inverse.pow(-2).sub_(eps).mul_(size / max(size - 1, 1))
-        return y, torch.cat([mean, variance])
-
-    @staticmethod
-    def backward(ctx: Any, e: Tensor | None, v: Tensor | None) -> Any:
-        x, w, mean, inverse = ctx.saved_tensors
-        e = torch.zeros_like(x) if e is None else e
-        by_x, by_w, by_b = _norm_grads(e, x, w, mean, inverse, ctx.eps)
-        if v is not None:
-            if torch.is_grad_enabled():
-                mean = x.mean(dim=_but_channels(x))
-            size = x.numel() // x.shape[1]
-            of_mean, of_variance = v.view(2, -1)
-            factor = of_variance * (2.0 / max(size - 1, 1))
-            fixed = torch.addcmul(of_mean * (1.0 / size), factor, mean, value=-1)
-            by_x = by_x + torch.addcmul(_wide(fixed, x), x, _wide(factor, x))
-        return by_x, by_w, by_b, None, None
-
-
-class _NormGrads(torch.autograd.Function):
-    """The gradients of normalisation: of x, w and b, of error e."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, e: Tensor, x: Tensor, w: Tensor, mean: Tensor, inverse: Tensor, eps: float
-    ) -> Any:
-        by_x, by_w, by_b = _norm_back(e, x, w, mean, inverse, eps)
-        ctx.save_for_backward(e, x, w, mean, inverse, by_w, by_b)
-        ctx.eps = eps
-        ctx.set_materialize_grads(False)
-        return by_x, by_w, by_b
-
-    @staticmethod
-    def backward(ctx: Any, u: Tensor | None, a: Tensor | None, b: Tensor | None) -> Any:
-        """Of adjoints u [n, c, ...] of x's gradient, a [c] of w's and b [c] of b's.
-
-        With s the inverse deviation, h = (x - mean) s and E means per channel, x's gradient is
-        w s (e - E[e] - h E[e h]), w's the sum of e h, b's that of e.
-        """
-        e, x, w, mean, s, by_w, by_b = ctx.saved_tensors
-        if torch.is_grad_enabled():  # somebody differentiates a third time
-            over = _but_channels(x)
-            apart = x - x.mean(dim=over, keepdim=True)
-            mean, s = x.mean(dim=over), (apart.square().mean(dim=over) + ctx.eps).rsqrt()
-            by_w, by_b = _channel_sum(apart, e) * s, e.sum(dim=over)
-        u = torch.zeros_like(x) if u is None else u
-        a = torch.zeros_like(w) if a is None else a
-        b = torch.zeros_like(w) if b is None else b
-        by_e, u_h, u_1 = _norm_back(u, x, w, mean, s, ctx.eps)
-        size = x.numel() // x.shape[1]
-        of_one, k = 1.0 / size, w * s
-        E_e, E_eh, E_u, E_uh = by_b * of_one, by_w * of_one, u_1 * of_one, u_h * of_one
-        covary = torch.addcmul(_channel_sum(u, e) * of_one, E_u, E_e, value=-1)
-        p, q = torch.addcmul(a, k, E_uh, value=-1) * s, k * E_eh * s
-        h = s * (2.0 * q * E_uh - p * E_eh - k * s * covary)
-        slope = a * s
-        by_e.addcmul_(x, _wide(slope, x)).add_(_wide(torch.addcmul(b, slope, mean, value=-1), x))
-        fixed = q * E_u - p * E_e - h * mean
-        by_x = torch.addcmul(_wide(fixed, x), x, _wide(h, x))
-        by_x.addcmul_(e, _wide(p, x)).addcmul_(u, _wide(q, x), value=-1)
-        to_w = s * (float(size) * (covary - E_uh * E_eh)) if ctx.needs_input_grad[2] else None
-        return by_e, by_x, to_w, None, None, None
-
-
-def _norm_back(e: Tensor, x: Tensor, w: Tensor, mean: Tensor, inverse: Tensor, eps: float) -> Any:
-    return torch.ops.aten.native_batch_norm_backward(
-        e, x, w, None, None, mean.detach(), inverse.detach(), True, eps, (True, True, True)
-    )
-
-
-def _wide(channel: Tensor, like: Tensor) -> Tensor:
-    """A value per channel [c], to be broadcast over [n, c, ...]."""
-    return channel.view(-1, *(1,) * (like.ndim - 2))
-
-
-def _channel_sum(a: Tensor, b: Tensor) -> Float[Tensor, " c"]:
-    return (a * b).sum(dim=_but_channels(a))
-
-
-def _but_channels(x: Tensor) -> list[int]:
-    return [k for k in range(x.ndim) if k != 1]
-
-
-_conv: Callable[..., Any] = _Conv.apply
-_by_input: Callable[..., Any] = _ByInput.apply
-_by_kernel: Callable[..., Any] = _ByKernel.apply
-_norm: Callable[..., Any] = _Norm.apply
-_norm_grads: Callable[..., Any] = _NormGrads.apply
+from privfl.attacks.inversion.closed_form import Geometry, Pair, by_kernel, conv, laid, norm
 
 
 class _Use(NamedTuple):
@@ -208,7 +33,7 @@ class _Use(NamedTuple):
     x: Tensor
     version: int
     kernel: Tensor
-    at: _Geometry
+    at: Geometry
     weight: int
     bias: int | None
 
@@ -280,9 +105,9 @@ class _Watch(TorchFunctionMode):
             return None
         if not _ours(input) or input.ndim != 4:
             return None
-        at = _Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
-        x, kernel = _last(input), _last(weight.detach())
-        y: Tensor = _conv(x, kernel, None if bias is None else bias.detach(), at)
+        at = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
+        x, kernel = laid(input, weight.detach(), at)
+        y: Tensor = conv(x, kernel, None if bias is None else bias.detach(), at)
         edge = get_gradient_edge(y)
         place = None if bias is None else self.at[id(bias)]
         self.uses.append(_Use(edge, x, x._version, kernel, at, self.at[id(weight)], place))
@@ -292,7 +117,7 @@ class _Watch(TorchFunctionMode):
         """The statistics of what is about to be normalised, by normalising it."""
         if not _ours(z) or z.numel() <= z.shape[1]:
             return None
-        y, told = _norm(z, *_affine(z, weight, bias), eps, True)
+        y, told = norm(z, *_affine(z, weight, bias), eps, True)
         self.ahead = _Ahead(z, z._version, weight, bias, eps, y)
         return told
 
@@ -314,7 +139,7 @@ class _Watch(TorchFunctionMode):
         ahead, self.ahead = self.ahead, None
         if ahead is not None and ahead.is_of(input, weight, bias, eps):
             return ahead.y
-        y: Tensor = _norm(input, *_affine(input, weight, bias), eps, False)[0]
+        y: Tensor = norm(input, *_affine(input, weight, bias), eps, False)[0]
         return y
 
 
@@ -369,7 +194,7 @@ def gradients(loss: Callable[[], Tensor], leaves: Sequence[Tensor]) -> tuple[Ten
     errors: list[Tensor | None] = list(found[: len(uses)])
     for use, e in zip(uses, errors, strict=True):
         if e is not None:
-            _add(parts, use.weight, _by_kernel(e, use.x, use.kernel, use.at))
+            _add(parts, use.weight, by_kernel(e, use.x, use.kernel, use.at))
             if use.bias is not None:
                 _add(parts, use.bias, e.sum(dim=(0, 2, 3)))
     return tuple(
@@ -392,8 +217,3 @@ def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tens
 
 def _pair(size: int | Sequence[int]) -> Pair:
     return (size, size) if isinstance(size, int) else (size[0], size[-1])
-
-
-def _last(x: Tensor) -> Tensor:
-    """Channels last in memory, where convolutions are twice as fast in float32."""
-    return x.contiguous(memory_format=torch.channels_last) if x.dtype == torch.float32 else x

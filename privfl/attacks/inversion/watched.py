@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -65,11 +66,24 @@ class Call(NamedTuple):
     out: Any
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage is collected meanwhile: who listens to that (as test tools do) would be taken for
+    code of a step that is watched, and all that is noted would be looked through each time.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
 class Eyes(TorchFunctionMode):
     """Notes whether Python looks at a value, runs code in a backward pass that nobody can follow
     there, or, where ``compiling`` counts, has torch compile something: what it compiles while
-    operations are noted is of no use afterwards. No garbage is collected meanwhile: who listens to
-    that (as test tools do) would be taken for code of the step.
+    operations are noted is of no use afterwards. It is for `uncollected` time.
     """
 
     def __init__(self, *, compiling: bool = False) -> None:
@@ -77,12 +91,9 @@ class Eyes(TorchFunctionMode):
         self._compiling = compiling
         self.read = sys.getprofile() is not None  # whoever profiles cannot be asked to wait
         self._backwards = 0
-        self._collects = False
 
     def __enter__(self) -> Eyes:
-        self._collects = gc.isenabled()
-        gc.disable()
-        if not self.read:
+        if not self.read and self._compiling:
             sys.setprofile(self._look)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
@@ -91,8 +102,6 @@ class Eyes(TorchFunctionMode):
         super().__exit__(*given)  # type: ignore[no-untyped-call]
         if sys.getprofile() == self._look:
             sys.setprofile(None)
-        if self._collects:
-            gc.enable()
 
     def _look(self, frame: FrameType, event: str, _: Any) -> None:
         """At what Python runs, also in backward passes, where function modes see nothing."""
@@ -114,11 +123,7 @@ class Eyes(TorchFunctionMode):
     ) -> Any:
         given = kwargs or {}
         if func in _BACKWARD:
-            self._backwards += 1
-            try:
-                return func(*args, **given)
-            finally:
-                self._backwards -= 1
+            return self._backward(func, args, given)
         inner = func in _COPIES and any(
             _some_tensor(part)
             for part in (*args[1:], *given.values(), *args[:1])
@@ -127,6 +132,21 @@ class Eyes(TorchFunctionMode):
         out = func(*args, **given)
         self.read = self.read or inner or func in _ELSEWHERE or not (_tells(func) or plain(out))
         return out
+
+    def _backward(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        others = sys.getprofile()
+        if others is None:
+            sys.setprofile(self._look)
+        self.read = self.read or (others is not None and others != self._look)
+        self._backwards += 1
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self._backwards -= 1
+            if others is None and sys.getprofile() == self._look:
+                sys.setprofile(None)
 
 
 def _module(frame: FrameType | None) -> str:
