@@ -22,7 +22,7 @@ QUESTIONS: Mapping[Asset, str] = {
     "membership": "can it be told whether a sample was trained on?",
     "properties": "can it be told what a client's data are like?",
     "labels": "can it be told which labels a client holds?",
-    "text": "can it be told which words a client typed?",
+    "text": "can it be told which tokens a client typed?",
     "presence": "can it be told whether a client's data are in the model?",
     "representatives": "can it be told what a class of the clients' samples looks like?",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,7 @@ class Finding:
     ``rates`` are further figures by name (``tpr_at_.01``, ``tpr_at_.001``, ``recognised``). Figures
     are of so many ``units``, things of the kind that ``unit`` names (samples, tokens, labels,
     clients, runs, scores of clients), in ``clusters`` clients (or rows, or runs), over which
-    intervals resample. ``effort`` says what was tried. ``undone`` says why the attack did not come
+    intervals are. ``effort`` says what was tried. ``undone`` says why the attack did not come
     to an end (its budget, an error): it says nothing about the layer, and no gate is green over it.
     ``luck`` is how likely figures so high are where nothing leaks, by a test beside the interval.
     ``active``: the adversary deviated from the protocol for it.
@@ -95,13 +95,15 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class AuditReport:
-    """All findings of an audit. ``layers`` has each layer's utility and what it claims;
+    """All findings of an audit. Where `audit` made it, ``print(report)`` shows its card; `card`,
+    ``rows``, `record` and `write_page` have the rest.
+    ``layers`` has each layer's utility and what it claims;
     ``galleries`` and ``curves`` are by finding; ``lies`` are what came of each lie that was told;
     ``threats`` are the adversaries' threat models, by layer and adversary; ``effort`` is how hard
     was tried; ``absent`` says of an asset why there is none in these data. ``models`` is what came
-    of servers that send models of their own.
+    of servers that send models of their own. ``shown`` is how it is printed.
     """
 
     findings: tuple[Finding, ...]
@@ -115,6 +117,7 @@ class AuditReport:
     effort: str = "default"
     absent: Mapping[str, str] = field(default_factory=dict)
     models: tuple[OwnModels, ...] = ()
+    shown: Callable[[AuditReport], str] = field(default=repr, repr=False, compare=False)
 
     def threat_of(self, finding: Finding, adversary: str | None = None) -> ThreatModel | None:
         """The threat model of a finding's adversary (or of another one who has the same), active
@@ -127,3 +130,10 @@ class AuditReport:
     def rows(self) -> list[dict[str, Any]]:
         """One plain row for each finding."""
         return [finding.row() for finding in self.findings]
+
+    def __str__(self) -> str:
+        return self.shown(self)
+
+    def __repr__(self) -> str:
+        sizes = f"{len(self.findings)} findings, {len(self.layers)} layers"
+        return f"<AuditReport: {sizes}; print it for its card>"

@@ -40,7 +40,7 @@ class Limit:
         Limit(asset='membership', metric='tpr_at_.01', most=0.05)
         >>> Limit.parse("membership.tpr_at_.1=.05")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        privfl.core.errors.ConfigError: unknown figure 'tpr_at_.1'; did you mean 'tpr_at_.01'? ...
+        privfl.core.errors.ConfigError: --fail-over membership.tpr_at_.1=.05: unknown figure ...
         """
         key, equals, number = text.rpartition("=")
         asset, dot, metric = key.partition(".")
@@ -52,9 +52,9 @@ class Limit:
         known: dict[str, tuple[str, ...]] = {"liars": ("read",)}
         known.update(METRICS.items())
         if asset not in known:
-            raise ConfigError(unknown("asset", asset, known))
+            raise ConfigError(f"--fail-over {text}: {unknown('asset', asset, known)}")
         if metric not in known[asset]:
-            raise ConfigError(unknown("figure", metric, known[asset]))
+            raise ConfigError(f"--fail-over {text}: {unknown('figure', metric, known[asset])}")
         try:
             most = float(number)
         except ValueError:

@@ -5,10 +5,8 @@ one client hang together.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.special import ndtr
@@ -18,14 +16,15 @@ from privfl.audit.intervals import (
     FEW,
     Figure,
     Floats,
+    Ints,
     auc_figure,
+    by_cluster,
     clustered_mean,
     multiplicities,
     proportion,
     stretched,
 )
 
-Ints: TypeAlias = npt.NDArray[np.int64]
 EVEN = 0.05
 """How unlike the shares of members of clusters may be for a test over all samples together."""
 
@@ -63,9 +62,11 @@ def membership(
     Args:
         clusters: which samples hang together (those of one client). Members are compared with the
             others of their own cluster only (clusters weighted as in van Elteren's test, 1960), so
-            that what makes a cluster differ from others decides nothing, and intervals resample
-            clusters. None: samples are independent; where all samples of a cluster have the same
-            truth, reduce it to one number first (`reduced`).
+            that what makes a cluster differ from others decides nothing, and intervals are over
+            clusters: of the area as `clustered_mean` has them, of rates from clusters drawn anew,
+            or under ten of them from their rates. Of rates they hold the truth in 84 to 93 % of
+            cases where clusters differ much. None: samples are independent; where all samples of a
+            cluster have the same truth, reduce it to one number first (`reduced`).
 
     Raises:
         ValueError: a score is no number, or there are no members or no others.
@@ -89,8 +90,8 @@ def membership(
         names, at = torch.unique(clusters, return_inverse=True)
         ins, outs = at[members].numpy(), at[~members].numpy()
         k = len(names)
-        auc = _clustered_auc(inside, outside, ins, outs, k, seed, draws)
-        drawn = (multiplicities(k, seed + 1, draws), ins, outs) if k >= FEW else None
+        auc = _clustered_auc(inside, outside, ins, outs, k)
+        drawn = (multiplicities(k, seed + 1, draws if k >= FEW else 0), ins, outs)
     return Membership(
         auc=auc,
         balanced=float(np.max((tpr + 1 - fpr) / 2)),
@@ -160,17 +161,16 @@ def _roc(inside: Floats, outside: Floats) -> tuple[Floats, Floats]:
     return fpr, tpr
 
 
-def _clustered_auc(
-    inside: Floats, outside: Floats, ins: Ints, outs: Ints, k: int, seed: int, draws: int
-) -> Figure:
+def _clustered_auc(inside: Floats, outside: Floats, ins: Ints, outs: Ints, k: int) -> Figure:
     m, n = (np.bincount(of, minlength=k).astype(np.float64) for of in (ins, outs))
     at = ((m > 0) & (n > 0)).nonzero()[0]
     if not len(at):
         return Figure(float("nan"))
     each = np.array([_auc(inside[ins == c], outside[outs == c]) for c in at])
-    found = clustered_mean(each, (m * n / (m + n + 1))[at], seed=seed, draws=draws)
+    units = int((m + n)[at].sum())
+    found = clustered_mean(each, (m * n / (m + n + 1))[at], units=units, within=(0.0, 1.0))
     alone = auc_figure(found.value, float(m[at].sum()), float(n[at].sum()))
-    if len(at) == 1:  # of one cluster, samples are all that there is to draw from
+    if len(at) == 1 or bool((each == each[0]).all()):  # samples are all that there is to go by
         return alone
     low, high = found.low, found.high
     if high - low < (alone.high - alone.low) / 2:  # clusters that agree, as all do at an AUC of 1
@@ -235,15 +235,22 @@ def _at(
     drawn: tuple[Floats, Ints, Ints] | None,
 ) -> Figure:
     """True positives where at most ``rate`` of the others are taken for members; with clusters, the
-    threshold is found anew in each draw.
+    threshold is found anew in each draw. Few clusters are not drawn: then the interval holds that
+    of independent samples, and Student's of the clusters' rates where these differ more.
     """
     if len(outside) * rate < 1:
         return Figure(float("nan"))
     threshold = np.sort(outside)[::-1][int(rate * len(outside))]
     alone = proportion(int((inside > threshold).sum()), len(inside))
-    if drawn is None:
+    if drawn is None or not len(drawn[0]):
         low, high = _redrawn(rate, inside, outside)
-        return Figure(alone.value, min(low, alone.low), max(high, alone.high))
+        low, high = min(low, alone.low), max(high, alone.high)
+        if drawn is not None:
+            rates, count = by_cluster((inside > threshold).astype(np.float64), drawn[1])
+            apart = clustered_mean(rates, count, units=len(inside), within=(0.0, 1.0))
+            if len(rates) > 1:
+                low, high = max(min(low, apart.low), 0.0), min(max(high, apart.high), 1.0)
+        return Figure(alone.value, low, high)
     times, ins, outs = drawn
     order = np.argsort(-outside, kind="stable")
     behind = np.cumsum(times[:, outs[order]], axis=1)
@@ -251,5 +258,6 @@ def _at(
     weight = times[:, ins]
     above = inside[None, :] > outside[order][first][:, None]
     rates = (weight * above).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-12)
-    low, high = stretched(rates, alone.value, times.shape[1])
-    return Figure(alone.value, min(low, alone.low), max(high, alone.high))
+    held = np.bincount(ins, minlength=times.shape[1]).astype(np.float64)
+    low, high = stretched(rates, alone.value, held)
+    return Figure(alone.value, max(min(low, alone.low), 0.0), min(max(high, alone.high), 1.0))

@@ -14,6 +14,7 @@ from privfl.attacks import Inference, LabelCounts
 from privfl.audit.abreast import each
 from privfl.audit.effort import Attacks, Effort, attacks_of
 from privfl.audit.findings import AuditReport
+from privfl.audit.glance import glance
 from privfl.audit.layer import AskedOfLayers
 from privfl.audit.lying import FRAMES
 from privfl.audit.rehearsal import require_enough
@@ -121,10 +122,15 @@ def audit(
         lies=lies,
     )
     found = each(named, asked, None if budget is None else began + budget, jobs, progress)
+    first = next(iter(named.values())).scenario
+    kind = "sample" if first.workload.data.x.is_floating_point() else "sequence"
+    probed = _said({k: one.samples for k, one in found.items()}, probe_samples, kind)
+    n = sum(map(len, first.clients.values()))
     told = {
-        "split": f"{held_out:.0%} of every client's samples were held out of training",
+        "data": f"{n:,} {kind}s of {len(first.clients)} clients, {first.test.n:,} to test with",
+        "split": f"{held_out:.0%} of every client's {kind}s were held out of training",
         "seed": str(seed),
-        "probe": f"one round, {_said({k: one.samples for k, one in found.items()}, probe_samples)}",
+        "probe": f"one round, {probed}",
     }
     return AuditReport(
         tuple(finding for one in found.values() for finding in one.findings),
@@ -138,6 +144,7 @@ def audit(
         effort,
         absent,
         tuple(model for one in found.values() for model in one.models),
+        glance,
     )
 
 
@@ -181,8 +188,8 @@ def _absent(data: Dataset) -> dict[str, str]:
     return absent | ({"labels": _NO_LABELS} if data.y.ndim > 1 else {})
 
 
-def _said(sizes: Mapping[str, int], samples: int) -> str:
+def _said(sizes: Mapping[str, int], samples: int, kind: str) -> str:
     other = [layer for layer, size in sizes.items() if size > samples]
     named = ", ".join(f"{sizes[layer]} under {layer}" for layer in other)
     more = f" ({named}: nobody trains on fewer there)" if other else ""
-    return f"{samples} sample{'s' * (samples > 1)} a client{more}"
+    return f"{samples} {kind}{'s' * (samples > 1)} a client{more}"

@@ -16,6 +16,7 @@ from privfl.audit.intervals import Figure, proportion
 from privfl.audit.ranking import Membership, membership, null_membership
 
 __all__ = [
+    "EXACT",
     "Figure",
     "Membership",
     "Pictures",
@@ -28,6 +29,9 @@ __all__ = [
     "proportion",
     "ssim",
 ]
+
+EXACT = 140.0
+"""The PSNR in dB of what is the same to the bit, or nearly: no figure is higher at a peak of 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ def _matched(found: Tensor, true: Tensor, peak: float) -> tuple[Tensor, Float[Te
     if len(found) > 1:
         errors = torch.cdist(true.flatten(1).double(), found.flatten(1).double()).square()
         found = found[torch.from_numpy(linear_sum_assignment(errors.numpy())[1])]
-    mse = (found - true).flatten(1).double().square().mean(dim=1).clamp(min=1e-14)
+    mse = (found - true).flatten(1).double().square().mean(dim=1).clamp(min=10 ** (-EXACT / 10))
     return found, (10 * torch.log10(peak**2 / mse)).float()
 
 

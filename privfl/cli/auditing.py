@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from privfl.cli.screen import bar, say, strict, table
 from privfl.cli.seconds import seconds_of
 from privfl.config import load
 from privfl.core import Adversary, ConfigError, PrivflError
+from privfl.core.pool import ended_by_signals
 from privfl.engine.files import make_folder, refuse_full, said
 from privfl.federation import Federation
 from privfl.report import config_in, write_report
@@ -47,32 +49,39 @@ def audit(
         ),
     ] = False,
     canaries: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--canaries",
             min=0,
-            help="With --dp: how many bound epsilon from below beside the tests; 0 for none.",
+            help="With --dp: how many bound epsilon from below beside the tests; 2000 unless said,"
+            " 0 for none.",
         ),
-    ] = 2000,
+    ] = None,
     pairs: Annotated[
-        int,
-        typer.Option("--pairs", min=1, help="With --dp: how many pairs of neighbours are tried."),
-    ] = 120,
-    values: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--values", min=1, help="With --dp: values of noise; the default sees noise x .97."
+            "--pairs",
+            min=1,
+            help="With --dp: how many pairs of neighbours are tried; 120 unless said.",
         ),
-    ] = 40_000,
+    ] = None,
+    values: Annotated[
+        int | None,
+        typer.Option(
+            "--values",
+            min=1,
+            help="With --dp: values of noise; 40000 unless said, which see noise x .97.",
+        ),
+    ] = None,
     protocol: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--protocol",
-            min=0,
+            min=3,
             help="Play lying servers and clients against the config's secure aggregation, among so"
-            " many clients (3 or more), and nothing else.",
+            " many clients, and nothing else.",
         ),
-    ] = 0,
+    ] = None,
     effort: Annotated[
         str | None,
         typer.Option("--effort", help="low, default or high, over the config's audit.effort."),
@@ -136,15 +145,40 @@ def audit(
         _refuse_beside(
             "--dp" if dp else "--protocol", {**passed, "--effort": effort, "--budget": budget}
         )
+    of_claims = {"canaries": canaries, "pairs": pairs, "values": values}
+    _refuse_useless({**of_claims, "jobs": jobs, "out": out}, dp, protocol is not None)
     try:
         if protocol:
             _protocol(source, settings or (), protocol, as_json)
         elif dp:
-            _claims(source, settings or (), out, (canaries, pairs, values), as_json)
+            _claims(
+                source,
+                settings or (),
+                out,
+                {k: v for k, v in of_claims.items() if v is not None},
+                as_json,
+            )
         else:
             _attacked(source, settings or (), out, tries, (fail_over or (), compare), as_json)
     except PrivflError as error:  # 1 is a red gate or an alarm, and no data that cannot be read
         raise ConfigError(str(error)) from error
+    except (typer.Exit, typer.Abort, BrokenPipeError):
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        say(f"privfl: the audit broke off by {type(error).__name__}, above; no gate was judged")
+        raise typer.Exit(2) from error
+
+
+def _refuse_useless(given: Mapping[str, object], dp: bool, protocol: bool) -> None:
+    """Refuse options that say nothing to the audit that was asked for."""
+    beside = "beside --protocol" if protocol else "beside --dp"
+    useless = {} if dp else dict.fromkeys(("canaries", "pairs", "values"), "without --dp")
+    useless |= {"jobs": beside} if dp or protocol else {}
+    useless |= {"out": beside} if protocol else {}
+    for name, where in useless.items():
+        if given[name] is not None:
+            raise ConfigError(f"--{name} is of no use {where}: leave it out.")
 
 
 def _refuse_beside(instead: str, passed: Mapping[str, object]) -> None:
@@ -159,17 +193,22 @@ def _refuse_beside(instead: str, passed: Mapping[str, object]) -> None:
 
 @contextmanager
 def _made(folder: Path) -> Iterator[None]:
-    """A folder for what comes inside; one that was not there, and stays empty, is taken away."""
+    """A folder for an audit's page and record, empty until now; what is left in the middle takes
+    back what it began there, and the folder too where that is new.
+    """
     new = not folder.exists()
-    with said(folder):
-        make_folder(folder)
-    try:
-        yield
-    except BaseException:  # Ctrl-C as well
-        if new:
+    with ended_by_signals():
+        with said(folder):
+            make_folder(folder)
+        try:
+            yield
+        except BaseException:  # Ctrl-C as well
             with suppress(OSError):  # it is not empty, or gone
-                folder.rmdir()
-        raise
+                for name in ("audit.html", "audit.json"):
+                    (folder / name).unlink(missing_ok=True)
+                if new:
+                    folder.rmdir()
+            raise
 
 
 def _attacked(
@@ -187,10 +226,11 @@ def _attacked(
     from privfl.audit import card, named_attacks, record, write_page, write_record
     from privfl.audit.gates import EXIT, Limit, against, light_of, over
     from privfl.audit.record import read_record
-    from privfl.cli.audit_card import print_card
+    from privfl.cli.audit_card import named_by, print_card
 
     path = config_in(source) if source.is_dir() else source
     folder = out or source.parent / f"audit-{source.stem}"
+    _refuse_file(folder)
     refuse_full(folder)
     given = [f"audit.effort={tries[0]}"] if tries[0] is not None else []
     given += [f"audit.budget={seconds_of('--budget', tries[1])}"] if tries[1] is not None else []
@@ -203,10 +243,13 @@ def _attacked(
     layers = config.audit.layers or {"as configured": {}}
     base = {key: value for key, value in config.model_dump().items() if key != "audit"}
     keep = {"audit": {"keep": "all", "delta": config.audit.delta}}
-    federations = {
-        name: Federation.from_config({**base, **changes, **keep})
-        for name, changes in layers.items()
-    }
+    federations = {}
+    for name, changes in layers.items():
+        try:
+            federations[name] = Federation.from_config({**base, **changes, **keep})
+        except ConfigError as error:
+            where = f"audit.layers '{name}': " if config.audit.layers else ""
+            raise ConfigError(f"{where}{error}") from error
     with _made(folder), bar("audit", MOST_SHOWN) as shown:
         report = attack(
             federations,
@@ -219,6 +262,10 @@ def _attacked(
             jobs=tries[2],
             progress=shown.step,
         )
+        shown.step("writes the page")
+        report = named_by(report, path, overrides, config)
+        page = write_page(report, folder)
+        write_record(report, folder)
     held = record(report)
     judged = [over(held, limit) for limit in limits]
     judged += [] if old is None else against(held, old)
@@ -238,8 +285,7 @@ def _attacked(
             table("What a server gets that sends models of its own", rows, False)
         if judged:
             table("Gates", [gate.row() for gate in judged], False)
-    write_record(report, folder)
-    say(f"privfl: the page is {write_page(report, folder)}, its figures are in audit.json")
+    say(f"privfl: the page is {page}, its figures are in audit.json")
     if any(federation.claims_privacy for federation in federations.values()):
         say("privfl: it attacks the clients' data themselves, so no claim of the run covers it")
     if EXIT[light_of(judged)]:
@@ -260,15 +306,34 @@ def _protocol(source: Path, overrides: Sequence[str], n: int, as_json: bool) -> 
         )
     scored = list(attacks(channel, n))
     table(f"Liars among {n} clients ({channel.mode})", [one.row() for one in scored], as_json)
-    if any(one.broken for one in scored):
+    broken = [one for one in scored if one.broken]
+    if broken:
+        rows = ", ".join(f"'{one.attack}' ({one.leaked})" for one in broken)
+        way_out = (
+            "mode: active promises that none does: please report it, as SECURITY.md says"
+            if channel.active
+            else "mode: semi_honest promises nothing against liars: set channel.mode: active"
+        )
+        say(
+            f"privfl: red: {len(broken)} of {len(scored) - 1} attacks"
+            f" {'opens' if len(broken) == 1 else 'open'} what an honest round does not: {rows};"
+            f" {way_out}."
+        )
         raise typer.Exit(1)
+
+
+def _refuse_file(folder: Path) -> None:
+    """Refuse what no folder can be before an audit begins, and not at its end."""
+    for above in (folder, *folder.parents):
+        if above.exists() and not above.is_dir():
+            raise ConfigError(f"'{folder}' cannot be: '{above}' is a file; give --out a folder.")
 
 
 def _claims(
     source: Path,
     overrides: Sequence[str],
     out: Path | None,
-    sizes: tuple[int, int, int],
+    sizes: Mapping[str, int],
     as_json: bool,
 ) -> None:
     """Audit every claim with so many canaries, pairs and values; a run folder's report then shows
@@ -280,12 +345,15 @@ def _claims(
 
     path = config_in(source) if source.is_dir() else source
     federation = Federation.from_config(path, overrides)
+    folder = out or (source if source.is_dir() else None)
+    if folder is not None:
+        _refuse_file(folder)
     recorded = (
         read_ledger(source)
         if source.is_dir() and not overrides and (source / "ledger.json").exists()
         else None
     )
-    settings = Settings(canaries=sizes[0], pairs=sizes[1], values=sizes[2])
+    settings = Settings(**sizes)
     with bar("audit", MOST_SHOWN) as shown:
         claims = audit_claims(federation, recorded=recorded, settings=settings, progress=shown.step)
     rows = [claim.row() for claim in claims]
@@ -304,12 +372,15 @@ def _claims(
         for claim in claims:
             if claim.covers:
                 say(f"privfl: {claim.unit} level: {claim.covers}")
-    folder = out or (source if source.is_dir() else None)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        with said(folder):
+            make_folder(folder)
         write_atomically(folder / "dp_audit.json", json.dumps(strict(rows), indent=1))
         say(f"privfl: the audit is in {folder / 'dp_audit.json'}")
     if source.is_dir() and recorded is not None:
         say(f"privfl: the report shows it: {write_report(source)}")
+    for claim in claims:
+        for one in claim.alarms:
+            say(f"privfl: red: {claim.unit} level: {one.name}: {one.seen}")
     if any(claim.alarms for claim in claims):
         raise typer.Exit(1)

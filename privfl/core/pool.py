@@ -21,14 +21,47 @@ _GRACE = 5.0
 
 
 @contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end the block as Ctrl-C does: what is inside is put away, and the
+    process leaves with 128 and the signal's number. Those that are handled or ignored already (as
+    nohup has it) are left as they are, and outside of the main thread so are both.
+    """
+    kinds = [one for one in (signal.SIGTERM, signal.SIGHUP) if _unheard(one)]
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for one in kinds:
+            signal.signal(one, signal.SIG_IGN)  # it is told, and is putting things away
+        raise SystemExit(128 + number)
+
+    for one in kinds:
+        signal.signal(one, end)
+    try:
+        yield
+    finally:
+        for one in kinds:
+            signal.signal(one, signal.SIG_DFL)
+
+
+def _unheard(one: signal.Signals) -> bool:
+    main = threading.current_thread() is threading.main_thread()
+    return main and signal.getsignal(one) is signal.SIG_DFL
+
+
+@contextmanager
 def pool_of(jobs: int, *, at_once: bool = False) -> Iterator[ProcessPoolExecutor]:
     """So many fresh processes, which end with the block. One whose parent is gone ends too: killed
     outright, the parent cannot tell it to, and it would go on with work that nobody asks for any
     more, and then wait without end.
 
-    What leaves the block by Ctrl-C ends them in mid-work; with ``at_once`` an error does so as
-    well, and else they end what they have begun.
+    What leaves the block by Ctrl-C or `ended_by_signals` ends them in mid-work; with ``at_once`` an
+    error does so as well, and else they end what they have begun.
     """
+    with ended_by_signals(), _pool(jobs, at_once) as pool:
+        yield pool
+
+
+@contextmanager
+def _pool(jobs: int, at_once: bool) -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context("spawn")
     heard, held = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(
@@ -66,7 +99,7 @@ def _end_when_told(heard: Connection) -> None:
     """End this process where its parent is gone or closes what is heard: first by a signal, so
     that what runs here puts its files and workers away.
     """
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(1))  # nothing is begun yet
     main = threading.get_ident()
 
     def end() -> None:
@@ -75,6 +108,7 @@ def _end_when_told(heard: Connection) -> None:
         os._exit(1)
 
     _watch(end, heard)
+    signal.signal(signal.SIGTERM, _leave)
 
 
 def _watch(end: Callable[[], object], *told: Connection) -> None:

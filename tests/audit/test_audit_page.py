@@ -13,6 +13,7 @@ from privfl.audit import Attacks, Line, audit, card, write_page
 from privfl.audit.card import worst
 from privfl.audit.lying import LieFinding
 from privfl.audit.page.top import headline
+from privfl.version import __version__
 
 BASE = {
     "data": {"name": "digits", "clients": 4, "partition": "iid"},
@@ -71,6 +72,17 @@ def report():
 @pytest.fixture(scope="module")
 def page(report, tmp_path_factory):
     return write_page(report, tmp_path_factory.mktemp("page")).read_text()
+
+
+def test_the_head_says_of_what_the_page_is(report, page, tmp_path):
+    head = page[: page.index("</section>")]
+    for words in ("of 4 clients", "to test with", "seed: 0", "layers: &lt;none&gt;, secagg"):
+        assert words in head
+    assert f"privfl {__version__}" in head
+    named = replace(report, about={"config": "a<b>.yaml", **report.about})
+    again = write_page(named, tmp_path).read_text()
+    assert "<title>audit of a&lt;b&gt;.yaml · privfl</title>" in again
+    assert again.index("<b>a&lt;b&gt;.yaml</b>") < again.index("</section>")
 
 
 def test_the_worst_leak_its_evidence_and_the_remedy_stand_before_everything_else(report, page):

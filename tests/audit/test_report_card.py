@@ -23,6 +23,7 @@ from privfl.audit import (
 from privfl.audit.claimed import Claimed
 from privfl.audit.equal_eyes import merged
 from privfl.audit.findings import AuditReport, Finding
+from privfl.audit.glance import glance
 from privfl.audit.page import top
 from privfl.audit.score import Figure
 from privfl.audit.threats import threat_model
@@ -319,14 +320,15 @@ def test_text_is_asked_and_what_a_client_typed_leaks_from_its_embedding():
     model = torch.nn.Sequential(torch.nn.Embedding(60, 4), torch.nn.Linear(4, 60))
     federation = Federation(model, parts, data.take(range(128, 160)), rounds=1)
     report = audit(federation, adversaries=["server", "client(0)"], effort="low", lies=None)
+    assert str(report) == glance(report)
     assert not [finding.undone for finding in report.findings if finding.undone]
     line = lines_of(report)["text"]
     assert line.verdict == "leaks"
     assert line.figures["right"].value > 0.9
     assert line.blind["right"] < 0.5
     assert line.counted.endswith(" different tokens")
-    assert line.units < 4 * 6 * 2, "tokens of the probe's four samples, each once"
-    assert f"of {line.counted}. Asked in one round, 1 sample a client." in top.headline(
+    assert line.units < 4 * 6 * 2, "tokens of the probe's four sequences, each once"
+    assert f"of {line.counted}. Asked in one round, 1 sequence a client." in top.headline(
         [line], "", report.about["probe"]
     )
     assert lines_of(report)["labels"].verdict == "not applicable"
@@ -378,3 +380,23 @@ def test_a_brief_line_that_leaks_shows_the_figure_that_does_and_not_one_that_cha
     assert clear.brief == "leaks: server, TPR at 1 % FPR .30 [.20, .40]"
     unknown = replace(line, blind={"tpr_at_.01": None, "auc": None})
     assert unknown.brief == "leaks: server, TPR at 1 % FPR .021 [.003, .071]"
+
+
+@pytest.mark.parametrize("number", [1, 3, 12, 60])
+def test_a_printed_report_fits_on_a_screen_and_names_what_leaks(number):
+    one = membership("server", 0.8, 0.7)
+    labels = replace(one, family="inversion", metric="share of labels", attack="LabelCounts" * 30)
+    names = [f"layer {k}" for k in range(number)]
+    found = tuple(replace(made, layer=name) for name in names for made in (one, labels))
+    report = AuditReport(found, {name: {"claims": ()} for name in names})
+    shown = glance(report).splitlines()
+    assert len(shown) <= 45
+    assert max(map(len, shown)) <= 100
+    assert shown[0].endswith(f"{2 * number} of {7 * number} lines leak.")
+    assert [line for line in shown if line in names] == names[:18]
+    assert sum("membership" in line and "leaks" in line for line in shown) == min(number, 18)
+    assert "Worst: membership under layer 0, by server" in shown
+    assert "write_page(report, folder)" in shown[-1]
+    assert repr(report) == (
+        f"<AuditReport: {2 * number} findings, {number} layers; print it for its card>"
+    )

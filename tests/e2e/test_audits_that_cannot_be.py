@@ -2,7 +2,11 @@
 trains, and no red gate.
 """
 
+import json
+import signal
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -127,8 +131,11 @@ def test_a_misspelt_attack_is_told_of_the_generator_among_the_known_ones():
 
 
 STOPPED = """
+import os, signal, time
 from pathlib import Path
 import torch
+
+STOP = signal.Signals[os.environ["STOP"]]
 
 class Net(torch.nn.Linear):
     def __init__(self):
@@ -136,7 +143,8 @@ class Net(torch.nn.Linear):
 
     def forward(self, x):
         if Path("out").is_dir():
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), STOP)
+            time.sleep(60)
         return super().forward(x.flatten(1))
 """
 OWN = (
@@ -145,18 +153,41 @@ OWN = (
 )
 
 
-def test_an_audit_that_is_interrupted_leaves_no_empty_folder_of_its_own(
-    privfl, config, tmp_path, monkeypatch
+@pytest.mark.parametrize(("stop", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_an_audit_that_is_stopped_leaves_no_empty_folder_of_its_own(
+    privfl, config, tmp_path, monkeypatch, stop, code
 ):
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "net_that_stops", raising=False)
+    monkeypatch.setenv("STOP", stop)
+    handled = signal.getsignal(signal.SIGTERM)
     (tmp_path / "net_that_stops.py").write_text(STOPPED)
     source, out = config(OWN), tmp_path / "out"
     done = privfl("audit", source, "--out", "out", "--jobs", 1)
-    assert (done.returncode, done.stdout) == (130, "")
-    assert not out.exists(), "it was made, or nothing would have interrupted the audit"
+    assert (done.returncode, done.stdout) == (code, "")
+    assert not out.exists(), "it was made, or nothing would have stopped the audit"
     out.mkdir()
-    assert privfl("audit", source, "--out", "out", "--jobs", 1).returncode == 130
-    assert out.is_dir(), "an empty folder that was there before stays"
+    assert privfl("audit", source, "--out", "out", "--jobs", 1).returncode == code
+    assert list(out.iterdir()) == [], "an empty folder that was there before stays"
+    assert signal.getsignal(signal.SIGTERM) is handled
+
+
+def test_an_audit_that_fails_at_its_page_takes_back_what_it_wrote(
+    privfl, config, tmp_path, monkeypatch
+):
+    quick = OWN.replace("{name: 'net_that_stops:Net'}", "softmax")
+    real = Path.replace
+
+    def full(draft, target):
+        if Path(target).name == "audit.json":
+            raise OSError(28, "No space left on device")
+        return real(draft, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    done = privfl("audit", config(quick), "--out", "out", "--jobs", 1)
+    assert done.returncode == 2
+    assert "audit.json': No space left on device" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("instead", [("--dp",), ("--protocol", 4)])
@@ -190,3 +221,124 @@ def test_layers_that_are_no_federations_are_refused_with_the_way_to_make_one(unc
     with pytest.raises(ConfigError, match=r"layer") as refused:
         audit(given)
     assert given == {} or "Federation.from_config" in str(refused.value)
+
+
+SUMS = "data: {name: digits, clients: 4}\nrounds: 1\nbound: {name: clip, l2: 1.0}\n"
+
+
+def test_liars_that_open_too_much_are_named_with_a_way_out(privfl, config):
+    done = privfl("audit", config(SUMS + "channel: secagg\n"), "--protocol", 4)
+    assert done.returncode == 1
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("privfl: red: 1 of 19 attacks opens what an honest round does not:")
+    assert "'server: the same round twice' (two sums of one round)" in said
+    assert said.endswith("set channel.mode: active.")
+    told = privfl("audit", config(SUMS + "channel: secagg\n"), "--protocol", 4, "--json")
+    broken = [row["attack"] for row in json.loads(told.stdout) if row["broken"]]
+    assert broken == ["server: the same round twice"]
+    assert (told.returncode, told.stderr) == (1, done.stderr)
+
+
+def test_liars_who_open_nothing_leave_no_complaint(privfl, config):
+    active = "channel: {name: secagg, mode: active}\n"
+    done = privfl("audit", config(SUMS + active), "--protocol", 3)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "server: the same round twice" in done.stdout
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_too_few_clients_for_liars_are_refused_by_the_option(privfl, config, n):
+    done = privfl("audit", config(SUMS + "channel: secagg\n"), "--protocol", n)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'--protocol'" in done.stderr
+    assert "3" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--protocol", 3, "--out", "x"), "--out is of no use beside --protocol"),
+        (("--protocol", 3, "--jobs", 2), "--jobs is of no use beside --protocol"),
+        (("--protocol", 3, "--pairs", 9), "--pairs is of no use without --dp"),
+        (("--dp", "--jobs", 2), "--jobs is of no use beside --dp"),
+        (("--canaries", 9), "--canaries is of no use without --dp"),
+        (("--values", 40000), "--values is of no use without --dp"),
+    ],
+)
+def test_an_option_that_this_audit_would_pass_over_is_refused(privfl, config, words, said):
+    done = privfl("audit", config(SUMS + "channel: secagg\n"), *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"privfl: {said}: leave it out.\n"
+
+
+def test_a_gate_or_a_layer_that_cannot_be_is_named(privfl, config):
+    gate = privfl("audit", config(SUMS), "--fail-over", "membership.tpr=.05")
+    assert gate.returncode == 2
+    assert gate.stderr.startswith("privfl: --fail-over membership.tpr=.05: unknown figure 'tpr'")
+    layers = "audit: {layers: {plain: {}, sums: {chanel: secagg}}}\n"
+    layer = privfl("audit", config(SUMS + layers))
+    assert layer.returncode == 2
+    assert layer.stderr.startswith(
+        "privfl: audit.layers 'sums': unknown key 'chanel'; did you mean 'channel'?"
+    )
+
+
+CLAIMS = SUMS + "mechanism: {name: gaussian, noise_multiplier: 1.0}\n"
+
+
+@pytest.mark.parametrize("out", ["taken", "taken/inside"])
+def test_a_folder_that_cannot_be_is_refused_before_claims_are_audited(
+    privfl, config, tmp_path, out
+):
+    (tmp_path / "taken").write_text("")
+    done = privfl("audit", config(CLAIMS), "--dp", "--out", out)
+    assert (done.returncode, done.stdout) == (2, "")
+    (said,) = done.stderr.splitlines()
+    assert f"'{out}'" in said
+
+
+FAULTY = """
+import torch
+
+class Net(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(64, 10)
+
+    def forward(self, x):
+        return super().forward(x.flatten(1))
+
+    def train(self, mode=True):
+        if not mode:
+            raise RuntimeError("no mode but one")
+        return super().train(mode)
+"""
+
+
+def test_an_audit_that_breaks_off_by_a_foreign_error_is_no_red_gate(
+    privfl, config, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "net_at_fault.py").write_text(FAULTY)
+    source = config(OWN.replace("net_that_stops", "net_at_fault"))
+    done = privfl("audit", source, "--out", "out", "--jobs", 1)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "RuntimeError: no mode but one" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("privfl: the audit broke off")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_page_names_its_config_data_and_what_each_layer_changes(privfl, config, tmp_path):
+    quick = OWN.replace("{name: 'net_that_stops:Net'}", "softmax").replace(
+        "adversaries: [server]",
+        "adversaries: [server], layers: {a: {}, b: {bound: {name: clip, l2: 2}}}",
+    )
+    words = ("--out", "out", "--jobs", 1, "--set", "rounds=2")
+    assert privfl("audit", config(quick, "mine.yaml"), *words).returncode == 0
+    held = json.loads((tmp_path / "out/audit.json").read_text())
+    assert held["about"]["config"] == "mine.yaml with rounds=2"
+    assert held["about"]["data"].startswith("digits, 1,")
+    changes = "{bound: {name: clip, l2: 2}}"
+    assert [one.get("config") for one in held["layers"]] == [None, changes]
+    page = (tmp_path / "out/audit.html").read_text()
+    assert "audit of mine.yaml with rounds=2" in page[: page.index("<style>")]
+    assert f"{changes}; test accuracy" in page

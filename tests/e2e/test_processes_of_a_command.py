@@ -85,6 +85,20 @@ def test_processes_that_ctrl_c_ends_put_their_files_away(tmp_path):
     assert said.count("Traceback") == 1
 
 
+def test_a_command_that_is_told_to_end_ends_its_processes_and_leaves_no_semaphore(tmp_path):
+    script, folder = tmp_path / "work.py", tmp_path / "held"
+    script.write_text(AT_WORK)
+    folder.mkdir()
+    with begun(script, folder) as command:
+        at_work = [int(command.stdout.readline()) for _ in range(2)]
+        os.kill(command.pid, signal.SIGTERM)
+        _, said = command.communicate(timeout=60)
+    assert command.returncode == 128 + signal.SIGTERM
+    assert all(gone(process) for process in at_work)
+    assert list(folder.iterdir()) == []
+    assert said == ""
+
+
 def test_an_error_in_one_process_ends_the_others_and_comes_back(tmp_path):
     script, folder = tmp_path / "work.py", tmp_path / "held"
     script.write_text(AT_WORK.replace("[put(pool, endless", "[put(pool, fails"))

@@ -25,9 +25,10 @@ from privfl.attacks import (
 )
 from privfl.audit import score
 from privfl.audit.findings import Finding
+from privfl.audit.games.luck import RARE, recognised_luck
 from privfl.audit.games.notes import AuditNotes, attacked, judged, name_of, tell
 from privfl.audit.games.tables import field_luck, field_rates
-from privfl.audit.intervals import Floats, clustered_mean, clustered_share
+from privfl.audit.intervals import Floats, by_cluster, clustered_mean, clustered_share
 from privfl.audit.rehearsal import Ground, views_of
 from privfl.core import ClientId, Dataset, Rows, View
 from privfl.federation import Run
@@ -40,7 +41,7 @@ PERMUTED = 1000
 """Deals of claims to rows in a permutation test."""
 DECOYS = 400
 """So many decoys are held against an audit's claims, or 20 sets of them where that is more: enough
-for one exact sample to stand out.
+for one exact sample to stand out. Each counts once: with fewer samples to spare there are fewer.
 """
 
 
@@ -86,6 +87,16 @@ class Truth:
             for client in clients
         )
         return max(1, min(own))
+
+    def different(self, clients: Sequence[ClientId]) -> int:
+        """How many draws of these clients' decoys there are before samples come again, and 1 at
+        least: a decoy that is counted twice says no more than once.
+        """
+        every = (
+            (len(self._others(client)) + self.ground.auxiliary.n) // max(len(self.held[client]), 1)
+            for client in clients
+        )
+        return max(1, min(every))
 
     def _others(self, client: ClientId) -> Tensor:
         """Where the client's own candidates lie that were not trained on."""
@@ -190,9 +201,7 @@ def _labels(
     table = np.array([[_overlap(guess, labels) for labels in there] for guess in counts])
     weights = np.array(size, dtype=np.float64)
     right, blind = table.diagonal(), np.array([_overlap(share, labels) for labels in there])
-    value, prior = (
-        clustered_share(part, weights, int(sum(size)), seed=knows.seed) for part in (right, blind)
-    )
+    value, prior = (clustered_share(part, weights, int(sum(size))) for part in (right, blind))
     gap = _above_others(table, weights, knows.seed)
     control = score.Figure(value.value - gap.value)
     clear = gap.low > 0 if len(size) > 1 else value.low > prior.value
@@ -239,13 +248,12 @@ def _pictures(
     knows: Knowledge,
     forward: Forward,
 ) -> None:
-    from scipy.stats import fisher_exact
-
     shown: list[score.Pictures] = []
     blind: list[score.Pictures] = []
     groups = _grouped(answers, everybody)
     size = sum(len(truth.held[client]) for clients in groups for client in clients)
-    draws = max(20, -(-DECOYS // max(size, 1)))
+    most = min(truth.different(clients) for clients in groups)
+    draws = min(max(20, -(-DECOYS // max(size, 1))), most)
     chances: list[Tensor] = []
     beside: list[Tensor] = []
     home: list[int] = []
@@ -273,14 +281,14 @@ def _pictures(
     decoy = torch.cat(chances, dim=1)
     at = torch.tensor(home)
     value, baseline, control, gap = (
-        _by_cluster(values, at, knows.seed)
+        _by_cluster(values, at)
         for values in (told.psnr, prior.psnr, decoy.mean(dim=0), told.psnr - torch.cat(beside))
     )
     sharp, chance = (int((psnr > RECOGNISED).sum()) for psnr in (told.psnr, decoy))
     n, m = len(told.psnr), decoy.numel()
-    table = [[sharp, n - sharp], [chance, m - chance]]
-    luck = float(fisher_exact(table, alternative="greater")[1])
-    leaks = gap.low > 0 or luck < 0.025
+    others = decoy.mean(dim=1).tolist()
+    luck = recognised_luck(sharp, n, chance, m, float(told.psnr.mean()), others)
+    leaks = gap.low > 0 or luck < RARE
     fields = field_rates(raw, at, knows) if truth.data.x.ndim == 2 else {}
     if fields:  # of a table they are the second test, in place of what looks alike
         luck = 1.0
@@ -288,12 +296,14 @@ def _pictures(
             (clients,) = groups
             apart = range(min(draws, truth.apart(clients)))
             luck = field_luck(*raw[0], [truth.decoys(clients, draw).x for draw in apart], knows)
-        leaks = gap.low > 0 or fields["gap to blind"].low > 0 or luck < 0.025
+        leaks = gap.low > 0 or fields["gap to blind"].low > 0 or luck < RARE
     recognised = score.proportion(sharp, n)
     more = (
         f"best {float(told.psnr.max()):.1f} dB; SSIM {float(told.ssim.mean()):.3f}; over"
         f" {RECOGNISED:.0f} dB {recognised}"
     )
+    if n == 1 and m < 2:
+        more += "; too few decoys to tell luck from a find: hold out more samples"
     notes.galleries[finding.layer, finding.adversary, finding.attack] = told
     notes.findings.append(
         judged(
@@ -319,12 +329,11 @@ def _pictures(
     )
 
 
-def _by_cluster(values: Tensor, at: Tensor, seed: int) -> score.Figure:
-    """The mean over samples, with the samples of a cluster drawn together."""
-    _, place = torch.unique(at, return_inverse=True)
-    count = torch.bincount(place).double()
-    mean = torch.zeros(len(count), dtype=torch.float64).index_add(0, place, values.double()) / count
-    return clustered_mean(mean.numpy(), count.numpy(), seed=seed)
+def _by_cluster(values: Tensor, at: Tensor) -> score.Figure:
+    """The mean PSNR over samples, or of how much more it is, with its interval over clusters."""
+    mean, count = by_cluster(values.double().numpy(), at.numpy())
+    within = (0.0 if bool((values >= 0).all()) else -score.EXACT, score.EXACT)
+    return clustered_mean(mean, count, units=len(values), within=within)
 
 
 def _unit(x: Tensor, forward: Forward) -> Tensor:

@@ -6,15 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from privfl.attacks import Knowledge
 from privfl.attacks.inversion.columns import categories
 from privfl.audit import score
-from privfl.audit.fields import fields_right, typical
-from privfl.audit.intervals import Floats, clustered_mean
+from privfl.audit.fields import fields_right, in_a_category, typical
+from privfl.audit.games.luck import RARE, predicted_luck
+from privfl.audit.intervals import by_cluster, clustered_mean, clustered_share
 
 _DRAWS = 10
 """So often rows of one's own are claimed in place of what an attack claims."""
@@ -45,10 +45,15 @@ def field_rates(
         parts["own rows"].append(_right(drawn, true, groups, deviation))
     right, *blinds = (torch.cat(part) for part in parts.values())
     best = max(blinds, key=lambda part: float(part.mean()))
+    mean, count = by_cluster(right.numpy(), home.numpy())
+    gap, _ = by_cluster((right - best).numpy(), home.numpy())
+    each = int((~in_a_category(own.shape[1], groups)).sum()) + len(groups)
+    # fields of one record hang together: with several rows it shows how much, with one it does not
+    units = len(right) * (each if len(mean) > 1 else 1)
     return {
-        "fields": _unit(_clustered(right, home, knows.seed)),
+        "fields": clustered_share(mean, count, units),
         "fields, blind": score.Figure(float(best.mean())),
-        "gap to blind": _clustered(right - best, home, knows.seed),
+        "gap to blind": clustered_mean(gap, count, units=units, within=(-1.0, 1.0)),
     }
 
 
@@ -57,7 +62,8 @@ def field_luck(
 ) -> float:
     """How likely claims [m, columns] have as many fields of true records [n, columns] right where
     they hang on them no more than on any of the ``decoys`` [n, columns]: a rank among these, which
-    a client that is alone has where it has no interval.
+    a client that is alone has where it has no interval. With so few decoys that no rank is rare,
+    what their shares of right fields predict, spread no less than those of as many coins.
     """
     if knows.auxiliary is None or claimed is None:
         return 1.0
@@ -69,7 +75,12 @@ def field_luck(
     right, *others = (
         float(_right(tried, one, groups, deviation).mean()) for one in (true, *decoys)
     )
-    return (1 + sum(other >= right for other in others)) / (1 + len(others))
+    if 1 / (1 + len(others)) < RARE:
+        return (1 + sum(other >= right for other in others)) / (1 + len(others))
+    if any(other >= right for other in others):  # as good by chance, once at least
+        return 1.0
+    fields = fields_right(true.flatten(1), true.flatten(1), groups, deviation)[0].shape[1]
+    return predicted_luck(right, others, 0.5 / fields**0.5)
 
 
 def _right(
@@ -81,19 +92,3 @@ def _right(
         for found in tried
     ]
     return torch.stack(shares).mean(dim=0)
-
-
-def _clustered(values: Tensor, home: Tensor, seed: int) -> score.Figure:
-    """The mean over records, with those of a cluster drawn together."""
-    _, place = torch.unique(home, return_inverse=True)
-    count = torch.bincount(place).double()
-    mean = torch.zeros(len(count), dtype=torch.float64).index_add(0, place, values) / count
-    table: Floats = mean.numpy()
-    told = clustered_mean(table, count.numpy(), seed=seed)
-    if len(table) > 1 and bool(np.all(table == table[0])) and table[0] in (0.0, 1.0):
-        return score.proportion(round(float(table[0]) * len(table)), len(table))
-    return told
-
-
-def _unit(figure: score.Figure) -> score.Figure:
-    return score.Figure(figure.value, max(0.0, figure.low), min(1.0, figure.high))

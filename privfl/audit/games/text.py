@@ -92,7 +92,7 @@ def attack_text(
                     len(rows) == 1,
                 )
             ]
-            notes.findings.append(_found(finding, told, knows.seed, ordered))
+            notes.findings.append(_found(finding, told, ordered))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +110,17 @@ class _Told:
     whole_decoys: int = 0
 
 
-def _found(finding: Finding, told: Sequence[_Told], seed: int, ordered: bool) -> Finding:
+def _found(finding: Finding, told: Sequence[_Told], ordered: bool) -> Finding:
     tokens = sum(one.tokens for one in told)
     right, blind, other = (
         np.array(part)
         for part in zip(*((one.right, one.blind, one.other) for one in told), strict=True)
     )
     value, guess, control = (
-        clustered_share(part, np.ones(len(told)), tokens, seed=seed)
+        clustered_share(part, np.ones(len(told)), tokens)
         for part in (right, blind, other.mean(axis=1))
     )
-    gap = clustered_mean(right - blind, np.ones(len(told)), seed=seed)
+    gap = clustered_mean(right - blind, np.ones(len(told)), units=tokens, within=(-1.0, 1.0))
     chances = other.mean(axis=0)
     luck = (1 + int((chances >= right.mean()).sum())) / (1 + len(chances))
     clear = luck < 0.025 and (gap.low > 0 if len(told) > 1 else value.low > guess.value)

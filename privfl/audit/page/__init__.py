@@ -5,7 +5,6 @@ reconstructions beside the originals.
 from __future__ import annotations
 
 import html
-import os
 from pathlib import Path
 
 from privfl.audit.card import card, worst
@@ -18,6 +17,8 @@ from privfl.audit.page.tables import READ, details
 from privfl.audit.page.top import chips, headline, layer_card
 from privfl.audit.score import Pictures
 from privfl.core import PICTURES
+from privfl.engine.files import write_atomically
+from privfl.version import __version__
 
 __all__ = ["write_page"]
 
@@ -25,9 +26,8 @@ __all__ = ["write_page"]
 def write_page(report: AuditReport, folder: Path) -> Path:
     """Write ``audit.html`` into a folder, which is made if it is not there; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
-    page, draft = folder / "audit.html", folder / f".audit.{os.getpid()}.draft"
-    draft.write_text(_page(report), encoding="utf-8")
-    draft.replace(page)
+    page = folder / "audit.html"
+    write_atomically(page, _page(report))
     return page
 
 
@@ -44,11 +44,15 @@ def _page(report: AuditReport) -> str:
             ),
             None,
         )
-    about = "; ".join(f"{what}: {words}" for what, words in report.about.items())
+    about = "; ".join(
+        f"{what}: {words}" for what, words in report.about.items() if what != "config"
+    )
+    of = html.escape(report.about.get("config", ""))
     parts = [
         "<h1>What an adversary really gets</h1>",
-        f'<div class="soft">{html.escape(about)}; effort: {report.effort};'
-        f" {report.seconds:.0f} s</div>",
+        f"<div><b>{of}</b></div>" if of else "",
+        f'<div class="soft">{html.escape(about)}; layers: {html.escape(", ".join(report.layers))};'
+        f" effort: {report.effort}; {report.seconds:.0f} s; privfl {__version__}</div>",
         headline(lines, _strip(shown), report.about.get("probe", ""), report.lies),
         chips(report, lines),
     ]
@@ -72,7 +76,7 @@ def _page(report: AuditReport) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport"'
         ' content="width=device-width,initial-scale=1">'
-        f"<title>audit · privfl</title><style>{STYLE}</style></head>"
+        f"<title>audit{f' of {of}' if of else ''} · privfl</title><style>{STYLE}</style></head>"
         f"<body><main>{''.join(parts)}</main></body></html>"
     )
 

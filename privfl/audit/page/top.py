@@ -79,8 +79,10 @@ def layer_card(report: AuditReport, number: int, layer: str, lines: Sequence[Lin
     """A layer's card: what it is, and its lines."""
     facts = report.layers[layer]
     claims = "; ".join(str(claim) for claim in facts.get("claims", ())) or "no claim"
+    of = " of next tokens" if "labels" in report.absent else ""
     about = (
-        f"test accuracy {100 * facts['accuracy']:.1f} %; {claims}; the server reads"
+        (f"{facts['config']}; " if facts.get("config") else "")
+        + f"test accuracy{of} {100 * facts['accuracy']:.1f} %; {claims}; the server reads"
         f" {facts['the server reads']}; fidelity {facts['fidelity']}"
         + (f"; {facts['data seats']}" if "data seats" in facts else "")
     )

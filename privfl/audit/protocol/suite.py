@@ -69,6 +69,7 @@ class ScoredAttack:
             "refused by": self.refused_by,
             "at": self.at,
             "leaked": self.leaked,
+            "broken": self.broken,
         }
 
 
@@ -106,7 +107,9 @@ class AttackedRound:
         """
         server = everybody.server.enter(self.plan)
         if not isinstance(server, SecAggServerParty):
-            raise ConfigError("fidelity: ideal has no parties that could lie: set fidelity: real.")
+            raise ConfigError(
+                "channel.fidelity: ideal has no parties that could lie: set channel.fidelity: real."
+            )
         return server
 
     def attacked(
