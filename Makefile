@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-main test-flower check wheels bench docs clean
+.PHONY: help demo test test-main test-flower test-device gpu check wheels bench docs clean
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -30,12 +30,12 @@ demo: $(STAMP)  ## Train 20 clients under each privacy layer, print the table
 	$(BIN)/privfl demo
 
 # two processes on two cores, and no threads beside them
-test check test-main test-flower: export OMP_NUM_THREADS := 1
-test check test-main test-flower: export OPENBLAS_NUM_THREADS := 1
-test check test-main test-flower: export MKL_NUM_THREADS := 1
+test check test-main test-flower test-device: export OMP_NUM_THREADS := 1
+test check test-main test-flower test-device: export OPENBLAS_NUM_THREADS := 1
+test check test-main test-flower test-device: export MKL_NUM_THREADS := 1
 # nodes of a network mostly wait for each other: they do beside the other tests
 test: $(STAMP)  ## Run all tests
-	$(MAKE) --no-print-directory --jobs 2 --keep-going test-main test-flower
+	$(MAKE) --no-print-directory --jobs 2 --keep-going test-main test-flower test-device
 
 test-main: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal  # neighbours share their modules' fixtures
@@ -43,6 +43,13 @@ test-main: $(STAMP)
 test-flower: $(STAMP)
 	$(BIN)/python -m benchmarks.flower_env -m pytest -m "not long" \
 	  --doctest-modules privfl/flower tests/flower
+
+gpu: $(STAMP)  ## Run the tests that want a GPU, with a torch of yours that has one
+	$(BIN)/python -m pytest tests/gpu
+
+# by themselves: a process that knows the pretended device knows it in all that it does
+test-device: $(STAMP)
+	$(BIN)/python -m pytest tests/device
 
 check: $(STAMP)  ## Lint, format, types, architecture, and every example in the docs
 	$(BIN)/ruff check $(SOURCES)

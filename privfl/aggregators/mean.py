@@ -78,7 +78,7 @@ class Mean:
             if self.streams(opened.d) and opened.values.device.type == "cpu":
                 mean = sum_of_rows(opened.values, weights).div_(whole)
             else:
-                mean = (weights / whole).to(opened.values.dtype) @ opened.values
+                mean = (weights / whole).to(opened.values) @ opened.values
             if not (math.isfinite(whole) and bool(finite_rows(mean[None]))):
                 cleaned("Mean", opened, max_byzantine=0)  # names whose rows are not finite
                 raise BadUpdate(

@@ -50,5 +50,6 @@ class Quantise:
         step = largest / max(2 ** (self.bits - 1) - 1, 1)
         scaled = update.delta / step
         floor = scaled.floor()
-        up = torch.rand(scaled.shape, generator=context.rng) < scaled - floor
+        coins = torch.rand(scaled.shape, generator=context.rng).to(scaled.device)
+        up = coins < scaled - floor
         return replace(update, delta=(floor + up) * step), None

@@ -153,9 +153,8 @@ def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario
         model, cross_entropy, method, held.train.to(config.device), buffers(config.training)
     )
     attackers = [attacker(part, tuple(clients), seeds, i) for i, part in enumerate(config.attacks)]
-    oracles = ServerOracles(
-        workload, clients, held.root, attackers, elsewhere=held.server_elsewhere
-    )
+    root = held.root.to(config.device)
+    oracles = ServerOracles(workload, clients, root, attackers, elsewhere=held.server_elsewhere)
     bound = _with("bound", catalog.BOUNDS, bound_part, oracles)
     kind = catalog.CHANNELS[config.channel["name"]].kind
     public = private and not kind.groups

@@ -121,12 +121,13 @@ def refuse_device(device: str) -> None:
     """Refuse a device before anything is loaded onto it.
 
     Raises:
-        ConfigError: torch knows no such device, or cannot use it here.
+        ConfigError: torch knows no such device, or cannot use it here; it keeps no values, or none
+            in float64, in which losses and distances are summed.
     """
     try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0]
+        torch.zeros(1, dtype=torch.float64, device=device).item()
+    except (RuntimeError, AssertionError, TypeError) as error:
+        why = str(error).splitlines()[0].rstrip(".")
         raise ConfigError(
             f"config key 'device': torch cannot use '{device}' here ({why}); 'cpu' always works."
         ) from None

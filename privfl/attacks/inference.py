@@ -44,12 +44,14 @@ class Inference(Attack, ABC):
     family: ClassVar[Family]
 
     def run(self, view: View | Sequence[View], knowledge: Knowledge | None = None) -> Result:
-        """Attack one round's view, or those of several rounds in order."""
+        """Attack one round's view, or those of several rounds in order, on the device where the
+        views lie: a run's are on the CPU, whatever it trained on.
+        """
         views = (view,) if isinstance(view, View) else tuple(view)
         try:
             if not views:
                 raise Lacking("there are no views to attack: keep rounds with audit.keep.")
-            knows = knowledge or Knowledge()
+            knows = (knowledge or Knowledge()).to(views[0].before.device)
             return self.prepared(views, knows).infer(views, knows)
         except NotVisible as reason:
             theorem = proof(views)
@@ -110,7 +112,7 @@ class Targeted(Inference):
         """Attack every row that a round's view shows (``most`` of them, spread evenly), each by
         itself; the reason of the first where none has an answer.
         """
-        knows = knowledge or Knowledge()
+        knows = (knowledge or Knowledge()).to(view.before.device)
         try:
             rows = readable(view)
             shown = replace(view, opened={**view.opened, "delta": rows})

@@ -4,8 +4,9 @@ auxiliary data, all explicit.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -60,6 +61,14 @@ class Forward:
     def tokens(self) -> bool:
         """Whether samples are tokens of a vocabulary, to which no gradient leads."""
         return any(isinstance(layer, nn.Embedding) for layer in self.module.modules())
+
+    def to(self, device: torch.device) -> Forward:
+        """The same recipe with a module on a device: itself, or with a copy, as the module is
+        somebody else's.
+        """
+        if all(p.device == device for p in self.module.parameters()):
+            return self
+        return replace(self, module=copy.deepcopy(self.module).to(device))
 
     def rate(self, round: int) -> float:
         """The learning rate of a round."""
@@ -178,6 +187,17 @@ class Knowledge:
         if self.attribute is not None:
             has.append(f"the attribute '{self.attribute}' of its auxiliary samples")
         return "; ".join(has) or "nothing beside its view"
+
+    def to(self, device: torch.device) -> Knowledge:
+        """The same with samples, labels and module on a device."""
+        return replace(
+            self,
+            forward=None if self.forward is None else self.forward.to(device),
+            auxiliary=None if self.auxiliary is None else self.auxiliary.to(device),
+            candidates=None if self.candidates is None else self.candidates.to(device),
+            members=None if self.members is None else self.members.to(device),
+            labels=None if self.labels is None else self.labels.to(device),
+        )
 
     def generator(self, purpose: int = 0) -> torch.Generator:
         """Chance of the attack's own."""

@@ -40,6 +40,7 @@ from privfl.core.bundle import Bundle, MalformedBundle, pack_parts, unpack_parts
 from privfl.core.channel import Able, CarriesNoise, Channel, ChannelKind, Encodes, Grouping, Opens
 from privfl.core.coalition import Coalition, Quota, Some
 from privfl.core.dataset import ClientDataSeat, Dataset
+from privfl.core.device import CPU, exact_products, seeded
 from privfl.core.drive import Carried, Driver, Outcome, Refusal, drive, drive_all, drive_parts
 from privfl.core.errors import (
     BadUpdate,
@@ -183,6 +184,7 @@ from privfl.core.yaml_text import mapping_in, value_of
 
 __all__ = [
     "BUFFERS",
+    "CPU",
     "DOES",
     "FOLLOWS",
     "FRAME_ROOM",
@@ -357,6 +359,7 @@ __all__ = [
     "drive_all",
     "drive_parts",
     "dropped",
+    "exact_products",
     "give_back_pages",
     "in_words",
     "is_divided",
@@ -381,6 +384,7 @@ __all__ = [
     "running_layers",
     "seal_state",
     "secret_generator",
+    "seeded",
     "text_for_number",
     "truth_for_number",
     "unknown",

@@ -66,7 +66,9 @@ class Dataset(_Origin):
     def take(self, index: Tensor | Sequence[int]) -> Dataset:
         """The samples at these positions, in this order."""
         chosen = torch.as_tensor(index, dtype=torch.int64)
-        attributes = {name: column[chosen] for name, column in self.attributes.items()}
+        attributes = {
+            name: column[chosen.to(column.device)] for name, column in self.attributes.items()
+        }
         made = Dataset(
             self.x[chosen], self.y[chosen], self.classes, attributes, self.groups, self.span
         )
@@ -90,7 +92,9 @@ class Dataset(_Origin):
         return None if whole is None else (whole, index)
 
     def to(self, device: torch.device | str) -> Dataset:
-        """The same samples with features and labels on a device."""
+        """The same samples with features and labels on a device; itself where they lie there."""
+        if self.x.device == self.y.device == torch.device(device):
+            return self
         return replace(self, x=self.x.to(device), y=self.y.to(device))
 
 

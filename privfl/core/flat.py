@@ -57,10 +57,10 @@ class FlatModel:
     """
 
     def __init__(self, module: nn.Module, device: torch.device | str = "cpu") -> None:
-        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-        if not named:
+        if not any(p.requires_grad for p in module.parameters()):
             raise UnsupportedModel("the model has no trainable parameters.")
-        self.module = module.to(device)
+        self.module = module.to(device)  # which may replace parameters by others
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self.d = sum(p.numel() for _, p in named)
         self.flat = torch.empty(self.d, device=device)
         self.grad = torch.zeros(self.d, device=device)

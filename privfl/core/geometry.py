@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from privfl.core.device import exact_products
+
 BLOCK = 4096
 """Columns at a time: 50 rows of them fit in a second-level cache."""
 _FAR = 16.0
@@ -26,7 +28,8 @@ def gram(
     """Inner products [n, n] of the rows minus ``centre`` (zero where it is None), summed over
     blocks in float64.
 
-    Products inside a block are in the rows' own precision, or in float64 where ``exact`` is set.
+    Products inside a block are in the rows' own precision, whatever less the process allows
+    (`exact_products`), or in float64 where ``exact`` is set.
 
     >>> gram(torch.tensor([[3.0, 4.0], [1.0, 0.0]]))[0]
     tensor([25.,  3.], dtype=torch.float64)
@@ -38,7 +41,7 @@ def gram(
     for start in range(0, d, BLOCK):
         part = values[:, start : start + BLOCK]
         if centre is not None:
-            middle = centre[start : start + BLOCK].to(dtype)
+            middle = centre[start : start + BLOCK].to(values.device, dtype)
             part = torch.sub(part.to(dtype), middle, out=room[:, : part.shape[1]])
         total += _with_themselves(part.to(dtype))
     return (total + total.T) / 2
@@ -130,9 +133,8 @@ def _squares(values: Tensor, centre: Tensor | None, dtype: torch.dtype) -> Tenso
     for start in range(0, d, BLOCK):
         part = values[:, start : start + BLOCK].to(dtype)
         if centre is not None:
-            part = torch.sub(
-                part, centre[start : start + BLOCK].to(dtype), out=room[:, : part.shape[1]]
-            )
+            middle = centre[start : start + BLOCK].to(values.device, dtype)
+            part = torch.sub(part, middle, out=room[:, : part.shape[1]])
         total += torch.linalg.vector_norm(part, dim=1).to(torch.float64) ** 2
     return total
 
@@ -142,7 +144,8 @@ def _with_themselves(part: Tensor) -> Tensor:
     and computes half of them.
     """
     if part.device.type != "cpu":
-        return part @ part.T
+        with exact_products():
+            return part @ part.T
     block = part.detach().numpy()
     with np.errstate(over="ignore", invalid="ignore"):
         return torch.from_numpy(block @ block.T)

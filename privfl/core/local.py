@@ -44,6 +44,12 @@ class ClientState:
 
     vectors: Mapping[str, Vector] = field(default_factory=dict)
 
+    def to(self, device: torch.device) -> ClientState:
+        """The same memory with every vector on a device; itself where all lie there."""
+        if all(vector.device == device for vector in self.vectors.values()):
+            return self
+        return ClientState({name: vector.to(device) for name, vector in self.vectors.items()})
+
 
 @dataclass(frozen=True, slots=True)
 class LocalPlan:
@@ -106,8 +112,10 @@ class BatchGradient(Protocol):
         """
         ...
 
-    def __call__(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> float:
-        """Write the step's gradient into ``model.grad`` and return the batch's mean loss."""
+    def __call__(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> float | Tensor:
+        """Write the step's gradient into ``model.grad`` and return the batch's mean loss: a number,
+        or one in float64 on the model's device, for which nobody has to wait.
+        """
         ...
 
     def noisy(self, n: int, plan: LocalPlan, steps: int) -> tuple[NoisySteps, ...]:

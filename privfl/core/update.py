@@ -130,6 +130,14 @@ class Broadcast:
             whole.update(little.data.cast("B") if little.nbytes else b"")
         return whole.hexdigest()
 
+    def to(self, device: torch.device) -> Broadcast:
+        """The same broadcast with every vector on a device; itself where all lie there."""
+        vectors = (self.parameters, *self.aux.values())
+        if all(vector.device == device for vector in vectors):
+            return self
+        aux = {name: vector.to(device) for name, vector in self.aux.items()}
+        return Broadcast(self.version, self.parameters.to(device), aux)
+
 
 @dataclass(frozen=True, slots=True)
 class Update:

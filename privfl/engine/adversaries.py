@@ -13,6 +13,7 @@ import torch
 from privfl.attacks.backdoor.backdoor import Backdoor
 from privfl.attacks.backdoor.learned import LearnedTrigger
 from privfl.core import (
+    CPU,
     Attack,
     Bounded,
     Broadcast,
@@ -177,11 +178,10 @@ class Adversaries:
             *first, last = spoilers
             own = self._data(client, tuple(first)) if first else self._honest_data(client)
             attack = self.scenario.attackers[last].at(client)
-            known = (
-                attack.poison_data(own, self.seeds.generator("poison", last, client))
-                if poisons_data(attack)
-                else own
-            )
+            known = own
+            if poisons_data(attack):  # whose chance, and whatever it makes of it, is the CPU's
+                rng = self.seeds.generator("poison", last, client)
+                known = attack.poison_data(own.to(CPU), rng).to(own.x.device)
             self._spoilt[client, spoilers] = known
         return known
 

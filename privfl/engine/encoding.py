@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from privfl.core import CoinSource, ConfigError, is_private
+from privfl.core import CPU, CoinSource, ConfigError, is_private
 from privfl.engine.compatibility import check_declared, name_of
 from privfl.engine.scenario import Scenario
 from privfl.training import Task
@@ -23,6 +23,7 @@ def encoded(task: Task, scenario: Scenario, seeds: CoinSource, round: int) -> Ta
     data = task.data or scenario.workload.data
     if task.index is not None:
         data = data.take(task.index)
+    data = data.to(CPU)  # where the coins are; training moves what comes of them
     for position, seat in enumerate(scenario.data_seats):
         rng = seeds.generator("data seat", round, task.client, position)
         data = seat.encode(data, rng)
@@ -64,7 +65,7 @@ def check_data_seats(scenario: Scenario) -> None:
 
 
 def _check_fit(scenario: Scenario, client: int) -> None:
-    data = scenario.workload.data.take(scenario.clients[client])
+    data = scenario.workload.data.take(scenario.clients[client]).to(CPU)
     for position, seat in enumerate(scenario.data_seats):
         try:
             seat.fits(data)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from privfl.attacks import Forward
-from privfl.core import BUFFERS, Bound, FlatModel, Loss, Mechanism, Sensitivity, WithMemory
+from privfl.core import BUFFERS, CPU, Bound, FlatModel, Loss, Mechanism, Sensitivity, WithMemory
 from privfl.core.dataset import Dataset
 from privfl.engine.encoding import seat_facts
 from privfl.engine.scenario import Scenario
@@ -45,8 +45,9 @@ def forward_of(
     bound: Bound,
     mechanism: Mechanism | WithMemory | None,
 ) -> Forward:
-    """The forward model of a run. Features' range is that which the data set says is public
-    (`Dataset.span`), and unknown where it says none: the data themselves are not looked at.
+    """The forward model of a run, on the CPU, where views are. Features' range is that which the
+    data set says is public (`Dataset.span`), and unknown where it says none: the data themselves
+    are not looked at.
 
     Noise that each client adds is known by its mechanism and the clip.
     """
@@ -55,7 +56,7 @@ def forward_of(
     local = 0.0
     if mechanism is not None and not mechanism.remembers and bound.l2 < float("inf"):
         local = mechanism.local_deviation(Sensitivity(2 * bound.l2))
-    return Forward(
+    made = Forward(
         module=model.module,
         loss=loss,
         shape=tuple(data.x.shape[1:]),
@@ -76,3 +77,4 @@ def forward_of(
         local_noise=local,
         buffers=method.policy if isinstance(method, WithStatistics) else None,
     )
+    return made.to(CPU)

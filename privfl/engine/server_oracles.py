@@ -91,7 +91,9 @@ class ServerOracles:
         trainer = method.on(self.workload.model, self.workload.loss)
         aux = method.broadcast(method.init(d))  # the root client corrects for no drift of others
         sent = Broadcast(context.plan.number, context.parameters, aux)
-        return trainer(-1, sent, self._root(), ClientState(), context.rng)[0].delta
+        sent = sent.to(self.workload.model.flat.device)
+        delta = trainer(-1, sent, self._root(), ClientState(), context.rng)[0].delta
+        return delta.to(context.parameters.device)
 
     def loss(self, parameters: Vector, context: Context) -> float:
         """Cross-entropy of a model [d] on the root data."""
@@ -165,7 +167,7 @@ class ServerOracles:
                     self.workload.model.module(self._own(client).x)
         finally:
             hook.remove()
-        return torch.stack(seen)
+        return torch.stack(seen).to(parameters.device)
 
     def features(self, parameters: Vector, context: Context) -> Tensor:
         """What the last layer of a model [d] reads of each sample of the root data [s, h]."""
@@ -178,7 +180,7 @@ class ServerOracles:
             self._evaluate(parameters, self._root())
         finally:
             hook.remove()
-        return torch.cat(seen)
+        return torch.cat(seen).to(parameters.device)
 
     def _layer_sizes(self) -> tuple[int, ...]:
         """A layer's weights and biases count together."""

@@ -207,13 +207,13 @@ def _certified(scenario: Scenario, seat: CRFL) -> dict[str, Any]:
 
 def _votes(scenario: Scenario, layer: nn.Linear, sigma: float) -> Tensor:
     """How many noisy copies of the last model give each class [n, classes]."""
-    x = scenario.test.x[:SAMPLES].flatten(1)
+    x, weight = scenario.test.x[:SAMPLES].flatten(1).cpu(), layer.weight.cpu()
     rng = Seeds(scenario.seed).generator("certificate")
     found = torch.zeros(len(x), layer.out_features, dtype=torch.int64)
     with torch.no_grad():
-        bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias
+        bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias.cpu()
         for _ in range(VOTES):
-            noisy = layer.weight + sigma * torch.randn(layer.weight.shape, generator=rng)
+            noisy = weight + sigma * torch.randn(weight.shape, generator=rng)
             shift = bias + sigma * torch.randn(bias.shape, generator=rng)
             found[torch.arange(len(x)), (x @ noisy.T + shift).argmax(dim=1)] += 1
     return found

@@ -1,4 +1,4 @@
-"""How many threads torch computes with."""
+"""How many threads torch computes with, and how it rounds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from privfl.core import ConfigError
+from privfl.core import ConfigError, exact_products
 
 MOST = 1024
 """Threads beyond any machine's: OpenMP ends the process where it cannot have so many."""
@@ -26,11 +26,13 @@ def refuse_threads(count: int) -> None:
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
     """So many threads for torch inside, as before after: small nets are slower on two, and one and
-    two threads round differently.
+    two threads round differently. Products of float32 are whole inside, so that a run's numbers
+    hang on no switch of the process (`core.exact_products`).
     """
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
-        yield
+        with exact_products():
+            yield
     finally:
         torch.set_num_threads(before)

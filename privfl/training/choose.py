@@ -179,7 +179,7 @@ def _seconds(
     broadcast = Broadcast(
         0, workload.model.read(), workload.method.broadcast(workload.method.init(d))
     )
-    out = torch.empty(len(tasks), d, device=workload.model.flat.device)
+    out = torch.empty(len(tasks), d)  # where a run wants deltas: to copy them waits for a device
     taken: list[float] = []
     fail = set[ClientId]()
     for _ in range(3):

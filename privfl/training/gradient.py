@@ -43,12 +43,14 @@ class PlainGradient:
         for order in self.passes(n, plan, rng):
             yield from torch.split(order, min(plan.batch_size, n))
 
-    def __call__(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> float:
-        """Write the batch's mean gradient into ``model.grad``; its mean loss."""
+    def __call__(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> float | Tensor:
+        """Write the batch's mean gradient into ``model.grad``; its mean loss, which stays on an
+        accelerator: reading it would wait for the step.
+        """
         model.grad.zero_()
         value = loss(model.module, x, y)
         value.backward()  # type: ignore[no-untyped-call]
-        return value.item()
+        return value.item() if value.device.type == "cpu" else value.detach().double()
 
     def noisy(self, n: int, plan: LocalPlan, steps: int) -> tuple[NoisySteps, ...]:
         """None: nothing here is private."""

@@ -77,14 +77,19 @@ def searched_accuracy(
     0.0
     """
     x, y = data.x, data.y
-    corner = torch.where(torch.rand(x.shape, generator=rng) < 0.5, -1.0, 1.0)
+
+    def below(share: float) -> Tensor:
+        """Each entry with a probability; the coins are of the CPU's generator."""
+        return (torch.rand(x.shape, generator=rng) < share).to(x.device)
+
+    corner = torch.where(below(0.5), -1.0, 1.0)
     best = ball.around(x, x + ball.eps * corner)
     margin = _margin(module, best, y)
     right = _right(module, x, y) & (margin > 0)
     for query in range(queries):
         share = max(0.3 * (1 - query / queries), 1.5 / math.prod(x.shape[1:]))
-        chosen = torch.rand(x.shape, generator=rng) < share
-        signs = torch.where(torch.rand(x.shape, generator=rng) < 0.5, -1.0, 1.0)
+        chosen = below(share)
+        signs = torch.where(below(0.5), -1.0, 1.0)
         tried = torch.where(chosen, ball.around(x, x + ball.eps * signs), best)
         now = _margin(module, tried, y)
         better = now < margin

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -29,10 +30,14 @@ from privfl.core import (
     Weighting,
     is_private,
     require,
+    seeded,
 )
 from privfl.training.gradient import WHOLE, PlainGradient
 from privfl.training.method import State
 from privfl.training.task import Samples, Trained
+
+_AHEAD = 256
+"""So many batches are drawn before their positions go to an accelerator together."""
 
 
 @dataclass(frozen=True)
@@ -234,16 +239,15 @@ class LocalTrainer:
                 f"client {client} holds no samples: leave it out of the cohort, or give min_samples"
                 " to the partition."
             )
+        device = self.model.flat.device
+        broadcast, state = broadcast.to(device), state.to(device)
         method, start = self.method, broadcast.parameters
         self.model.write(start)
         loss = (
             self.loss if method.objective is None else method.objective.objective(self.loss, start)
         )
         correction = method.correction(broadcast, state)
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # dropout and its like draw from the global generator
-            torch.default_generator.manual_seed(rng.initial_seed())
+        with seeded(device, rng.initial_seed()):  # dropout and its like
             steps, mean_loss = self._descend(
                 samples, start, loss, correction, method.rate(broadcast.version), rng
             )
@@ -256,7 +260,11 @@ class LocalTrainer:
         """What each step is taken on: the batches, or where their samples are moved to."""
         method = self.method
         moved = None if method.adversarial is None else method.adversarial.begin()
-        for positions in method.gradient.batches(samples.n, method.plan, rng):
+        drawn = method.gradient.batches(samples.n, method.plan, rng)
+        if samples.x.device.type != "cpu" and type(method.gradient) is PlainGradient:
+            drawn = _moved(drawn, samples.x.device)
+        samples = samples.near()
+        for positions in drawn:
             x, y = samples.batch(positions)
             if moved is None:
                 yield x, y
@@ -277,7 +285,8 @@ class LocalTrainer:
         flat, grad = model.flat, model.grad
         apart = torch.empty_like(flat) if method.prox else None
         velocity: Vector | None = None
-        steps, total = 0, 0.0
+        steps = 0
+        total: float | Tensor = 0.0
         for x, y in self._presented(samples, loss, rng):
             total += method.gradient(model, loss, x, y)
             steps += 1
@@ -297,4 +306,13 @@ class LocalTrainer:
                 grad.add_(velocity, alpha=method.momentum) if method.nesterov else velocity,
                 alpha=-lr,
             )
-        return steps, total / max(steps, 1)
+        return steps, float(total) / max(steps, 1)
+
+
+def _moved(drawn: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """The same positions on a device, those of `_AHEAD` batches at a time: each move waits for it.
+    Only for batches that hang on nothing but the generator of their own draw.
+    """
+    while some := list(islice(drawn, _AHEAD)):
+        sizes = [len(positions) for positions in some]
+        yield from torch.split(torch.cat(some).to(device), sizes)

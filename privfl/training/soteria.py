@@ -42,7 +42,7 @@ class Soteria:
         """Those of plain SGD."""
         return PlainGradient().batches(n, plan, rng)
 
-    def __call__(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> float:
+    def __call__(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> float | Tensor:
         """Write the pruned gradient into ``model.grad``; the batch's mean loss.
 
         Raises:

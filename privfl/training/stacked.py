@@ -5,7 +5,7 @@ products.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -158,7 +158,8 @@ class Stacked:
         positions = torch.stack(passes) if len(passes) > 1 else passes[0]
         positions = (functional.pad(positions, (0, padding)) if padding else positions).view(-1)
         at = positions if samples.index is None else samples.index.cpu().index_select(0, positions)
-        sent = task.broadcast or broadcast
+        sent = self.alone.near(task.broadcast or broadcast)
+        task = replace(task, state=task.state.to(sent.parameters.device))
         return _Client(task, row, at.view(-1, width), sizes * len(passes), samples.n, sent)
 
     def _train_group(
@@ -173,7 +174,7 @@ class Stacked:
         that stay in cache.
         """
         group.sort(key=lambda c: (len(c.sizes), c.batches.shape[1], c.n), reverse=True)
-        data = group[0].task.data or self.workload.data
+        data = group[0].task.data_of(self.workload.data)
         device, d = self.workload.model.flat.device, self.workload.model.d
         stepwise = bool(self.method.momentum or self.method.prox) or any(
             self.method.correction(c.sent, c.task.state) is not None for c in group
@@ -189,6 +190,7 @@ class Stacked:
         together = -(-len(group) // -(-len(group) // together))  # blocks of even size
         scratch = Scratch(self.layers, together, width, device, ahead)
         space = Copies(self.layers, together, d, device, stepwise)
+        apart = None if out.device == device else torch.empty(d, device=device)
         for first in range(0, len(group), together):
             block = group[first : first + together]
             try:
@@ -212,17 +214,16 @@ class Stacked:
                 if not ended[k]:
                     results[c.row] = self.alone.train_one(broadcast, c.task, out[c.row], seeds)
                     continue
-                space.change(k, c.sent.parameters, out[c.row])
-                steps = len(c.sizes)
-                results[c.row] = self.method.finish(
-                    c.task.client,
-                    out[c.row],
-                    c.sent,
-                    c.task.state,
-                    c.n,
-                    steps,
-                    losses[k] / steps,
+                row = out[c.row] if apart is None else apart
+                space.change(k, c.sent.parameters, row)
+                steps, loss = len(c.sizes), losses[k] / len(c.sizes)
+                done = self.method.finish(
+                    c.task.client, row, c.sent, c.task.state, c.n, steps, loss
                 )
+                if apart is not None:
+                    out[c.row].copy_(row)
+                    done = done.to(out.device)
+                results[c.row] = done
 
     def _train_block(
         self,

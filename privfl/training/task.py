@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -49,10 +49,16 @@ class Samples:
         """How many samples."""
         return len(self.x) if self.index is None else len(self.index)
 
+    def near(self) -> Samples:
+        """The same samples with ``index`` beside them on their device, moved once."""
+        if self.index is None or self.index.device == self.x.device:
+            return self
+        return replace(self, index=self.index.to(self.x.device))
+
     def batch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Features [b, ...] and labels [b, ...] at these positions [b] of the client's samples."""
-        at = positions if self.index is None else self.index.index_select(0, positions)
-        at = at.to(self.x.device)
+        at = positions.to(self.x.device if self.index is None else self.index.device)
+        at = at if self.index is None else self.index.index_select(0, at).to(self.x.device)
         if not (self.channels_last and self.x.dim() == IMAGES):
             return self.x.index_select(0, at), self.y.index_select(0, at)
         (_, c, h, w), like = self.x.shape, self.x.detach()  # a batch written into has no gradient
@@ -79,6 +85,11 @@ class Trained:
     def update(self, delta: Vector) -> Update:
         """The update that leaves training, with the delta [d] from the client's row."""
         return Update(self.client, delta, self.weight, self.aux)
+
+    def to(self, device: torch.device) -> Trained:
+        """The same with every vector on a device."""
+        aux = {name: vector.to(device) for name, vector in self.aux.items()}
+        return replace(self, state=self.state.to(device), aux=aux)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +144,16 @@ class Task:
 
     def samples(self, shared: Dataset, channels_last: bool = False) -> Samples:
         """Its samples."""
-        data = self.data or shared
+        data = self.data_of(shared)
         return Samples(data.x, data.y, self.index, channels_last)
+
+    def data_of(self, shared: Dataset) -> Dataset:
+        """What its positions refer to, on the device of the shared data set."""
+        if self.data is None:
+            return shared
+        device = shared.x.device
+        alike = self.data.x.device == device and self.data.y.device == device
+        return self.data if alike else self.data.to(device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -331,6 +331,7 @@ FOREIGN = {
     "aggregators/network.py": "the functions of a compiled library, by ctypes",
     "attacks/inversion/held.py": "whatever a model or a loss of somebody's holds",
     "attacks/inversion/watched.py": "torch's own functions, by what torch calls them",
+    "core/device.py": "torch's modules of devices, and switches that older ones lack",
     "core/field_values.py": "the fields of a dataclass, by dataclasses.fields",
     "core/native.py": "whether the operating system has users",
     "crypto/fixed_kernel.py": "the functions of a compiled library, by ctypes",

@@ -122,9 +122,8 @@ class LearnedTrigger(TrainingPoison, UpdatePoison, MeasuredByClient, ABC):
     ) -> Mapping[str, float]:
         """``backdoor`` and ``main``, as `Trigger.measure`, of this client's trigger."""
         learnt = state.vectors.get(MEMORY)
-        return self.trigger(self.fresh(test) if learnt is None else learnt, test).measure(
-            module, test
-        )
+        learnt = self.fresh(test) if learnt is None else learnt.to(test.x.device)
+        return self.trigger(learnt, test).measure(module, test)
 
     def _range(self, dataset: Dataset) -> tuple[Tensor, Tensor]:
         return pixel_range(dataset, self.span, type(self).__name__)

@@ -62,7 +62,7 @@ class Semantic(Trigger):
         Raises:
             ConfigError: the data have no such attribute, or no class for each sample.
         """
-        found = torch.ones(dataset.n, dtype=torch.bool)
+        found = torch.ones(dataset.n, dtype=torch.bool, device=dataset.y.device)
         if self.source is not None:
             if dataset.y.ndim != 1:
                 raise ConfigError(
@@ -77,9 +77,9 @@ class Semantic(Trigger):
                     f"a semantic backdoor asks for the attribute '{self.attribute}', and the data"
                     f" have: {known}."
                 )
-            found &= dataset.attributes[self.attribute] == self.value
+            found &= (dataset.attributes[self.attribute] == self.value).to(found.device)
         if self.select is not None:
-            found &= self.select(dataset)
+            found &= self.select(dataset).to(found.device)
         return found
 
     def samples(self, dataset: Dataset) -> Dataset:
@@ -147,18 +147,24 @@ class EdgeCase(Trigger):
 
     def samples(self, dataset: Dataset) -> Dataset:
         """The tail, labelled with the target."""
-        mine = dataset.take(self.farthest(dataset)) if self.tail is None else self.tail
+        if self.tail is None:
+            mine = dataset.take(self.farthest(dataset))
+        else:
+            mine = self.tail.to(dataset.x.device)
         return replace(mine, y=torch.full_like(mine.y, self.target))
 
     def clean(self, dataset: Dataset) -> Dataset:
         """The samples outside of the tail."""
         if self.tail is not None:
             return dataset
-        kept = torch.ones(dataset.n, dtype=torch.bool)
+        kept = torch.ones(dataset.n, dtype=torch.bool, device=dataset.y.device)
         kept[self.farthest(dataset)] = False
         return dataset.take(kept.nonzero().flatten())
 
     def probes(self, test: Dataset) -> Dataset:
         """The tail that was held out."""
-        tail = self.samples(test) if self.tail_test is None else self.tail_test
+        if self.tail_test is None:
+            tail = self.samples(test)
+        else:
+            tail = self.tail_test.to(test.x.device)
         return replace(tail, y=torch.full_like(tail.y, self.target))

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from privfl.attacks.inference import Family, Lacking, Observed, Target, Targeted, observe, recipe
 from privfl.attacks.inversion.batch_size import tried
-from privfl.attacks.inversion.matching import Problem, first_guess, problem
+from privfl.attacks.inversion.matching import Problem, drawn, first_guess, problem
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
 from privfl.core import ClientId, Examples, View
@@ -65,7 +65,7 @@ class DLG(Targeted):
         self, posed: Problem, start: Tensor, classes: int, rng: torch.Generator
     ) -> tuple[Tensor, Tensor, float]:
         x = start.clone().requires_grad_()
-        soft = torch.randn(len(x), classes, generator=rng, dtype=x.dtype).requires_grad_()
+        soft = drawn((len(x), classes), rng, x.detach()).requires_grad_()
         joint = posed.as_gradient and not self.knows_labels
         free = [x, soft] if joint else [x]
         descent = torch.optim.LBFGS(

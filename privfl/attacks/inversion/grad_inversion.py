@@ -28,6 +28,7 @@ from privfl.attacks.inversion.matching import (
     RATES,
     TVS,
     Problem,
+    drawn,
     first_guess,
     problem,
     total_variation,
@@ -177,7 +178,7 @@ class GradInversion(Targeted):
             zs = [_near(first, first_guess(posed, rng)) for _ in range(self.seeds)]
         else:
             size = (len(posed.labels), *posed.low.shape)
-            zs = [torch.randn(size, generator=rng) for _ in range(self.seeds)]
+            zs = [drawn(size, rng, posed.low.float()) for _ in range(self.seeds)]
             zs = [z if first is None else 0.1 * z for z in zs]
         rate = self.lr * reach / (natural.reach if natural else 1.0)
         adam = torch.optim.Adam(zs, lr=rate, fused=True)

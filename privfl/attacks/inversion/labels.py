@@ -107,7 +107,7 @@ def _counted(
     mean = mean_gradient(observed, forward)[start:stop].double()
     mean = mean / forward.steps_on(max(1, n // observed.clients))
     A = (
-        P - torch.eye(forward.classes, dtype=torch.float64)
+        P - torch.eye(forward.classes, dtype=torch.float64, device=P.device)
     ).T  # column c: what a sample of class c adds
     clipped = forward.l2 < float("inf") and (
         observed.clients > 1 or float(observed.delta.norm()) >= forward.l2 * 0.999
@@ -186,7 +186,7 @@ def labels_of(counted: Int[Tensor, " C"]) -> Int[Tensor, " n"]:
     >>> labels_of(torch.tensor([1, 0, 2]))
     tensor([0, 2, 2])
     """
-    return torch.repeat_interleave(torch.arange(len(counted)), counted)
+    return torch.repeat_interleave(torch.arange(len(counted), device=counted.device), counted)
 
 
 def labels(observed: Observed, forward: Forward, knowledge: Knowledge) -> Int[Tensor, " n"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal, TypeAlias
@@ -290,7 +290,7 @@ class GradientInversion(Targeted):
         starts = [
             first_guess(posed, rng)
             if natural is None
-            else torch.randn((len(posed.labels), *posed.low.shape), generator=rng)
+            else drawn((len(posed.labels), *posed.low.shape), rng, posed.low.float())
             for _ in range(self.restarts)
         ]
         if self.restarts > 1:
@@ -346,11 +346,17 @@ class GradientInversion(Targeted):
         return loss.detach() + prior, slope
 
 
+def drawn(shape: Sequence[int], rng: torch.Generator, like: Tensor) -> Tensor:
+    """Standard normal numbers of an attack's own generator, which is the CPU's, of the type of
+    ``like`` [...] and on its device.
+    """
+    return torch.randn(tuple(shape), generator=rng, dtype=like.dtype).to(like.device)
+
+
 def first_guess(posed: Problem, rng: torch.Generator) -> Tensor:
     """Where a descent begins [n, *shape]: half of the samples' reach around its middle, at random
     from the adversary's own generator.
     """
-    n = len(posed.labels)
-    x = torch.randn((n, *posed.low.shape), generator=rng, dtype=posed.goal.dtype)
+    x = drawn((len(posed.labels), *posed.low.shape), rng, posed.goal)
     middle, reach = (posed.low + posed.high) / 2, (posed.high - posed.low) / 2
     return (middle + 0.5 * reach * x).clamp(posed.low, posed.high)

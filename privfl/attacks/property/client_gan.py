@@ -132,7 +132,8 @@ class ClientGAN(Inference):
                     f"a generator for class {self.wanted} needs a model that scores that class, and"
                     f" this one answers {tuple(scores.shape[1:])} for a sample."
                 )
-            return functional.cross_entropy(scores, torch.full((len(made),), self.wanted))
+            labels = torch.full((len(made),), self.wanted, device=scores.device)
+            return functional.cross_entropy(scores, labels)
 
         descended(generator, objective, self.steps, self.batch_size, self._chance(round))
 
@@ -219,7 +220,7 @@ class ClientGANTrainer:
             fakes = generator.drawn(how.fakes, rng)
             held = Dataset(
                 torch.cat([dataset.x, fakes.to(dataset.x.dtype)]),
-                torch.cat([dataset.y, torch.full((how.fakes,), how.labelled)]),
+                torch.cat([dataset.y, dataset.y.new_full((how.fakes,), how.labelled)]),
                 dataset.classes,
             )
             vectors = {**vectors, _KEPT: generator.vector}

@@ -50,8 +50,9 @@ class _Pictures(nn.Module):
 
 
 class Generator(nn.Module):
-    """A small generator of samples between ``low`` and ``high`` [*shape each]: convolutions for
-    images, one hidden layer for anything else. What it draws hangs on ``seed`` alone.
+    """A small generator of samples between ``low`` and ``high`` [*shape each], on their device:
+    convolutions for images, one hidden layer for anything else. What it draws hangs on ``seed``
+    alone.
 
     >>> low, high = torch.full((1, 8, 8), -1.0), torch.full((1, 8, 8), 2.0)
     >>> made = Generator(low, high, seed=0)(torch.zeros(3, LATENT))
@@ -75,6 +76,7 @@ class Generator(nn.Module):
                     nn.Unflatten(1, shape),
                 )
             )
+        self.net.to(low.device)
 
     def forward(self, noise: Float[Tensor, "n latent"]) -> Float[Tensor, "n *shape"]:
         """Samples of noise."""
@@ -84,8 +86,12 @@ class Generator(nn.Module):
     def drawn(self, n: int, rng: torch.Generator) -> Float[Tensor, "n *shape"]:
         """So many samples, without a graph."""
         with torch.no_grad():
-            made: Tensor = self(torch.randn(n, LATENT, generator=rng))
+            made: Tensor = self(self.noise(n, rng))
         return made
+
+    def noise(self, n: int, rng: torch.Generator) -> Float[Tensor, "n latent"]:
+        """What so many samples are made of."""
+        return torch.randn(n, LATENT, generator=rng).to(self.low.device)
 
     @property
     def vector(self) -> Vector:
@@ -110,7 +116,7 @@ def descended(
     """
     adam = torch.optim.Adam(generator.parameters(), _RATE, _BETAS)
     for _ in range(steps):
-        made = generator(torch.randn(batch_size, LATENT, generator=rng))
+        made = generator(generator.noise(batch_size, rng))
         grads = torch.autograd.grad(objective(made), list(generator.parameters()))
         for parameter, grad in zip(generator.parameters(), grads, strict=True):
             parameter.grad = grad

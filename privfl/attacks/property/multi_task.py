@@ -103,9 +103,10 @@ class MultiTaskTrainer:
                 f"client {client} has no attribute '{self.how.attribute}' on its samples to learn a"
                 " property from."
             )
-        size = self.last.in_features + 1
-        head = state.vectors.get("property head", torch.zeros(size)).clone().requires_grad_()
-        fact = dataset.attributes[self.how.attribute].float()
+        size, device = self.last.in_features + 1, self.model.flat.device
+        head = state.vectors.get("property head", torch.zeros(size)).to(device, copy=True)
+        head.requires_grad_()
+        fact = dataset.attributes[self.how.attribute].to(device).float()
         self.model.write(broadcast.parameters)
         for _ in range(self.how.epochs):
             for batch in torch.split(torch.randperm(dataset.n, generator=rng), self.how.batch_size):

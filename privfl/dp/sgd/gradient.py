@@ -27,6 +27,7 @@ from privfl.core import (
     PrivflError,
     Sampling,
     cross_entropy,
+    exact_products,
     keep_freed_pages,
     norm,
     require,
@@ -209,9 +210,11 @@ class DPGradient:
         self._add_noise(model.grad)
         mean = 0.0
         size = self.microbatch or max(len(x), 1)
-        for start in range(0, len(x), size):
-            part = self._add_clipped(model, loss, x[start : start + size], y[start : start + size])
-            mean += part * min(size, len(x) - start) / len(x)
+        with exact_products():  # rounded ones would let a gradient be longer than its clip
+            for start in range(0, len(x), size):
+                part = slice(start, start + size)
+                of = self._add_clipped(model, loss, x[part], y[part])
+                mean += of * min(size, len(x) - start) / len(x)
         return mean
 
     def _add_noise(self, grad: Tensor) -> None:
