@@ -85,6 +85,10 @@ GENERATORS = (
     ServerGAN(wanted=WANTED, target="sum", steps=10),
 )
 LENGTH, TOKENS = 6, 20
+ALONE = "the share's own interval"
+"""It holds the mean of decoys, which are of the same text, more often than the share of a deployment
+like it, so that at most .98 is not asked of it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +257,9 @@ def found(seed: int, families: Iterable[str], alpha: float | None = None) -> dic
                 attack_text(notes, "null", run, ["server"], TEXT, knows, truth, None)
                 for one in notes.findings:
                     if one.value is not None and one.control is not None:
-                        holds[one.attack] = one.value.holds(one.control.value)
+                        holds[one.attack] = one.rates["gap to decoys"].holds(0.0)
+                        control = one.control.value
+                        holds[f"{one.attack}, {ALONE}"] = one.value.holds(control)
                 continue
             probe = {"statistics": STATISTICS, "tables": TABLES, "batches": BATCHES}.get(
                 family, PROBE
@@ -290,4 +296,5 @@ def nulls(quick: bool) -> Iterable[Row]:
             kind = family if alpha is None else f"{family}, labels by Dirichlet {alpha}"
             case = f"{kind}: {name}, {len(told)} null runs"
             yield gain(case, "at least .90", "share of intervals", share, 0.9, 1.0)
-            yield gain(case, "at most .98", "share of intervals", 0.98, share, 1.0)
+            most = None if name.endswith(ALONE) else 1.0
+            yield gain(case, "at most .98", "share of intervals", 0.98, share, most)

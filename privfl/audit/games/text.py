@@ -120,11 +120,14 @@ def _found(finding: Finding, told: Sequence[_Told], ordered: bool) -> Finding:
         clustered_share(part, np.ones(len(told)), tokens)
         for part in (right, blind, other.mean(axis=1))
     )
-    gap = clustered_mean(right - blind, np.ones(len(told)), units=tokens, within=(-1.0, 1.0))
+    gap, apart = (
+        clustered_mean(right - part, np.ones(len(told)), units=tokens, within=(-1.0, 1.0))
+        for part in (blind, other.mean(axis=1))
+    )
     chances = other.mean(axis=0)
     luck = (1 + int((chances >= right.mean()).sum())) / (1 + len(chances))
     clear = luck < 0.025 and (gap.low > 0 if len(told) > 1 else value.low > guess.value)
-    rates = {"gap to blind": gap}
+    rates = {"gap to blind": gap, "gap to decoys": apart}
     if ordered:
         n = sum(one.sequences for one in told)
         rates["whole"] = score.proportion(sum(one.whole for one in told), n)
