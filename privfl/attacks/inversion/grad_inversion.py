@@ -36,7 +36,14 @@ from privfl.attacks.inversion.matching import (
 from privfl.attacks.inversion.natural import OWN, OwnPrior
 from privfl.attacks.inversion.rehearsal import apart, best, fitting, victims
 from privfl.attacks.inversion.repeated import Repeated
-from privfl.attacks.inversion.statistics import Heard, Norm, distance, listening
+from privfl.attacks.inversion.statistics import (
+    Heard,
+    Norm,
+    distance,
+    listening,
+    unmixed,
+    weight,
+)
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
 from privfl.core import BUFFERS, ClientId, Examples, View
@@ -304,7 +311,8 @@ class _Given:
         change = observed.buffers if start is not None else None
         known = None
         if start is not None and change is not None:
-            known = start + change / Heard(norms).weight(1)
+            share = weight(norms, [1] * len(norms))
+            known = start + change / share.to(change) if bool((share > 0).all()) else None
         return cls(norms, start, change, observed.clients, forward.buffers_l2, known)
 
     @property
@@ -316,48 +324,46 @@ class _Given:
 
     def distance(self, heard: Heard) -> Tensor:
         """How far what a guess caused is from it, in units of a batch's statistics."""
-        passes = heard.batches()
         if self.start is None:
-            return passes[0].new_zeros(())
-        if self.known is not None and len(passes) == 1 and not self.l2 < float("inf"):
-            return distance(self.norms, passes[0], self.known)
+            return torch.zeros(())
         if self.change is None:
-            return distance(self.norms, torch.stack(passes).mean(dim=0), self.start)
-        weight = heard.weight(len(passes) // self.clients)
+            return distance(self.norms, heard.mean(self.start), self.start)
+        once = all(len(told) == 1 for told in heard.by_layer)
+        if self.known is not None and once and not self.l2 < float("inf"):
+            return distance(self.norms, heard.mean(self.start), self.known)
+        share = heard.weight(self.clients)
         guess = heard.change(self.start, self.clients, self.l2)
-        return distance(self.norms, guess / weight, self.change / weight)
+        return distance(self.norms, unmixed(guess, share), unmixed(self.change, share))
 
 
 def batch_statistics(
     observed: Observed, forward: Forward, norms: list[Norm]
 ) -> Float[Tensor, " s"] | None:
     """The statistics [s] of the one batch that an update was made of, exactly: (new - (1 - q) old)
-    / q. After several steps they are a mean of all batches' in which later ones weigh more. None
-    where the adversary does not read the change of statistics.
+    / q. After several steps they are a mean of all batches' in which later ones weigh more. Those
+    of layers whose running ones do not run (a momentum of 0) are the broadcast ones. None where the
+    adversary does not read the change of statistics.
     """
     start = observed.view.extra.get(BUFFERS)
     if start is None or observed.buffers is None:
         return None
     steps = forward.steps_on(max(1, (observed.samples or 1) // observed.clients))
-    weight = Heard(norms).weight(steps)
-    return start + observed.buffers / weight
+    return start + unmixed(observed.buffers, weight(norms, [steps] * len(norms)))
 
 
 def _labels(observed: Observed, forward: Forward, knowledge: Knowledge) -> Int[Tensor, " n"]:
     """Yin et al.'s rule where no class repeats; counts where there are more samples than
     classes.
     """
-    weights = [p for p in forward.module.parameters() if p.requires_grad and p.ndim == 2]
+    trained = [p for p in forward.module.parameters() if p.requires_grad]
+    weights = [at for at, p in enumerate(trained) if p.ndim == 2]
     if (
         observed.samples is None
         or observed.samples > forward.classes
         or not weights
-        or weights[-1].shape[0] != forward.classes
+        or len(trained[weights[-1]]) != forward.classes
     ):
         return labels(observed, forward, knowledge)
-    size = weights[-1].numel()
-    tail = forward.classes if list(forward.module.parameters())[-1].ndim == 1 else 0
-    gradient = -observed.delta[len(observed.delta) - tail - size : len(observed.delta) - tail].view(
-        forward.classes, -1
-    )
+    parts = torch.split(observed.delta, [p.numel() for p in trained])
+    gradient = -parts[weights[-1]].view(forward.classes, -1)
     return gradient.amin(dim=1).argsort()[: observed.samples].sort().values

@@ -150,8 +150,10 @@ class Repeated:
             with Eyes() as eyes, Writer() as writer:
                 found = self.step(*inputs)
         except Exception:  # it may be that it does not stand to be watched
-            for x, was in zip(inputs, kept, strict=True):
-                x.copy_(was)
+            with torch.no_grad():
+                for x, was in zip(inputs, kept, strict=True):
+                    if not _same(x, was):  # nobody writes to some, such as expanded ones
+                        x.copy_(was)
             return self.step(*inputs), None
         after = None if eyes.read else held(self.step)
         same = after is not None and before.is_as(after)

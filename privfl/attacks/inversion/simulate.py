@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from privfl.attacks.inversion.statistics import hold, listening, replaced_by_batches
-from privfl.attacks.inversion.twice import gradients
+from privfl.attacks.inversion.statistics import hold, listening, replaced_by_batches, unmoved
+from privfl.attacks.inversion.twice import Layout, gradients
 from privfl.attacks.knowledge import Forward
 from privfl.core import BUFFERS, Loss, Vector, View
 
@@ -64,7 +64,7 @@ class Simulator:
         if statistics is not None:
             hold(self.module, statistics)
         self.loss_of = _LossOf(self.module, forward.loss)
-        self.closed_form = True
+        self.layouts: tuple[Layout, ...] = ("fastest", "given")
 
     def write(self, parameters: Vector) -> None:
         """Replace the parameters [d]."""
@@ -76,16 +76,28 @@ class Simulator:
                 leaf.grad = None
 
     def gradients(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        """The batch's gradient by parameter, with a graph to ``x``."""
-        if x.requires_grad and self.closed_form:
-            before = [(ear, len(ear)) for norm in self.norms for ear in norm.ears]
-            parts = gradients(lambda: self.loss_of(x, y), self.leaves)
+        """The batch's gradient by parameter (zero where it does not depend on one), with a graph to
+        ``x``: in closed form where module and loss stand it, in one layout or the other, and by
+        autograd elsewhere.
+        """
+        before = [(ear, len(ear)) for norm in self.norms for ear in norm.ears]
+        for at, layout in enumerate(self.layouts if x.requires_grad else ()):
+            parts = self._in_closed_form(x, y, layout)
             if parts is not None:
+                self.layouts = self.layouts[at:]
                 return parts
-            self.closed_form = False
             for ear, length in before:  # the same batch comes by again
                 del ear[length:]
-        return torch.autograd.grad(self.loss_of(x, y), self.leaves, create_graph=True)
+        parts = _by_autograd(self.loss_of(x, y), self.leaves)
+        if x.requires_grad:
+            self.layouts = ()
+        return parts
+
+    def _in_closed_form(self, x: Tensor, y: Tensor, layout: Layout) -> tuple[Tensor, ...] | None:
+        try:
+            return gradients(lambda: self.loss_of(x, y), self.leaves, layout)
+        except Exception:  # autograd says whether it is the closed form that does not work here
+            return None
 
     def gradient(self, x: Tensor, y: Tensor) -> Float[Tensor, " d"]:
         """The batch's gradient [d], with a graph to ``x``."""
@@ -134,7 +146,7 @@ class Simulator:
         return (
             delta
             if not self.forward.l2 < float("inf")
-            else delta * (self.forward.l2 / delta.norm()).clamp(max=1)
+            else delta * (self.forward.l2 / delta.norm().clamp(min=1e-30)).clamp(max=1)
         )
 
     def _local(self, x: Tensor, y: Tensor, *, at_once: bool = False) -> Tensor:
@@ -181,7 +193,18 @@ class Simulator:
 
         if at_once:
             return list(grad(loss)(tuple(now)))
-        return list(torch.autograd.grad(loss(now), list(now), create_graph=True))
+        return list(_by_autograd(loss(now), now))
+
+
+def _by_autograd(loss: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The gradient by leaf, zero where the loss does not depend on one, with a graph."""
+    found: Sequence[Tensor | None] = torch.autograd.grad(
+        loss, list(leaves), create_graph=True, allow_unused=True
+    )
+    return tuple(
+        torch.zeros_like(leaf) if part is None else part
+        for part, leaf in zip(found, leaves, strict=True)
+    )
 
 
 def frozen(view: View, forward: Forward) -> Vector | None:
@@ -200,7 +223,7 @@ def standing(view: View, forward: Forward, parameters: Vector, x: Tensor) -> Vec
     simulator = Simulator(forward, parameters)
     with torch.no_grad(), listening(simulator.norms) as heard:
         simulator.module(x)
-    return heard.batches()[0]
+    return heard.mean(unmoved(simulator.norms).to(x))
 
 
 def _flat(parts: Sequence[Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
+from math import prod
 from typing import Any
 
 import torch
@@ -59,16 +60,24 @@ def hold(module: nn.Module, statistics: Vector) -> None:
 
 @dataclass(slots=True)
 class Heard:
-    """Means and variances of the batches that went through each layer, in order, with their
-    graph.
+    """Means and variances of the batches that went through each layer, in order, with their graph:
+    of none through a layer that the network does not use, of several a pass through one that it
+    uses again.
     """
 
     norms: Sequence[Norm]
     by_layer: list[list[Tensor]] = field(default_factory=list)
 
     def batches(self) -> list[Float[Tensor, " s"]]:
-        """The statistics of each pass [s], in the order of `core.FlatModel.state`."""
+        """The statistics of each pass [s], where each went through every layer once."""
         return [torch.cat(parts) for parts in zip(*self.by_layer, strict=True)]
+
+    def mean(self, otherwise: Float[Tensor, " s"]) -> Float[Tensor, " s"]:
+        """The mean of all batches at each layer [s], in the order of `core.FlatModel.state`; where
+        none went through one, what stands there in ``otherwise``.
+        """
+        parts = zip(self.by_layer, self._parted(otherwise), strict=True)
+        return torch.cat([torch.stack(told).mean(dim=0) if told else own for told, own in parts])
 
     def change(
         self, start: Float[Tensor, " s"], clients: int, l2: float = float("inf")
@@ -76,30 +85,49 @@ class Heard:
         """The mean change [s] of running statistics from ``start`` that the passes make, an equal
         share of them each client's, clipped to ``l2`` at each.
         """
-        passes = self.batches()
-        each = len(passes) // clients
         changes = []
         for client in range(clients):
-            now = start
-            for at, batch in enumerate(passes[client * each : (client + 1) * each]):
-                q = self.rates(at).to(batch)
-                now = (1 - q) * now + q * batch
-            change = now - start
+            moved = []
+            for norm, told, own in zip(self.norms, self.by_layer, self._parted(start), strict=True):
+                each, now = len(told) // clients, own
+                for at, batch in enumerate(told[client * each : (client + 1) * each]):
+                    q = norm.rate(at)
+                    now = (1 - q) * now + q * batch
+                moved.append(now - own)
+            change = torch.cat(moved)
             if l2 < float("inf"):
                 change = change * (l2 / change.norm().clamp(min=1e-30)).clamp(max=1)
             changes.append(change)
         return torch.stack(changes).mean(dim=0)
 
-    def rates(self, batch: int) -> Float[Tensor, " s"]:
-        """The rate of each statistic at a batch."""
-        return torch.cat([torch.full((2 * n.channels,), n.rate(batch)) for n in self.norms])
+    def weight(self, clients: int) -> Float[Tensor, " s"]:
+        """How much of each client's running statistics is of these batches."""
+        return weight(self.norms, [len(told) // clients for told in self.by_layer])
 
-    def weight(self, steps: int) -> Float[Tensor, " s"]:
-        """How much of the running statistics is of the last ``steps`` batches."""
-        kept = torch.ones(sum(2 * norm.channels for norm in self.norms))
-        for at in range(steps):
-            kept = kept * (1 - self.rates(at))
-        return 1 - kept
+    def _parted(self, statistics: Float[Tensor, " s"]) -> tuple[Tensor, ...]:
+        return torch.split(statistics, [2 * norm.channels for norm in self.norms])
+
+
+def unmoved(norms: Sequence[Norm]) -> Float[Tensor, " s"]:
+    """The running statistics of layers that no batch went through."""
+    return torch.cat([torch.arange(2.0).repeat_interleave(norm.channels) for norm in norms])
+
+
+def weight(norms: Sequence[Norm], batches: Sequence[int]) -> Float[Tensor, " s"]:
+    """How much of the running statistics is of so many last batches at each layer."""
+    parts = [
+        torch.full((2 * norm.channels,), 1 - prod(1 - norm.rate(at) for at in range(many)))
+        for norm, many in zip(norms, batches, strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def unmixed(change: Float[Tensor, " s"], weight: Float[Tensor, " s"]) -> Float[Tensor, " s"]:
+    """How far batches of this weight in a change are from what was before; zero where they have
+    none: in a layer that is not used, or whose running statistics do not run.
+    """
+    weight = weight.to(change)
+    return torch.where(weight > 0, change / weight.clamp(min=1e-30), 0.0)
 
 
 @contextmanager
@@ -107,15 +135,19 @@ def listening(norms: Sequence[Norm]) -> Iterator[Heard]:
     """Hear the statistics of every batch that goes through these layers meanwhile."""
     heard = Heard(norms, [[] for _ in norms])
 
-    def hear(at: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            heard.by_layer[at].append(of_batch(layer, inputs[0]))
+    def hear(at: int) -> Callable[..., None]:
+        def note(layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            (z,) = (*given, *named.values())
+            heard.by_layer[at].append(of_batch(layer, z))
 
         return note
 
     for norm, ear in zip(norms, heard.by_layer, strict=True):
         norm.ears.append(ear)
-    hooks = [norm.layer.register_forward_pre_hook(hear(at)) for at, norm in enumerate(norms)]
+    hooks = [
+        norm.layer.register_forward_pre_hook(hear(at), with_kwargs=True)
+        for at, norm in enumerate(norms)
+    ]
     try:
         yield heard
     finally:

@@ -7,8 +7,9 @@ with kernels as large as the picture, and batch normalisation's by some forty pa
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, SupportsIndex, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,11 @@ from torch.overrides import (
 )
 
 from privfl.attacks.inversion.closed_form import Geometry, Pair, by_kernel, conv, laid, norm
+
+Layout: TypeAlias = Literal["fastest", "given"]
+"""How a convolution's input is laid, and so its output: as is fastest, or as it was given. Modules
+that ``view`` what comes out may not stand the first.
+"""
 
 
 class _Use(NamedTuple):
@@ -53,7 +59,10 @@ class _Ahead(NamedTuple):
         return same and self.weight is weight and self.bias is bias
 
 
-_REACHES_INTO_IT = {torch.autograd.grad, Tensor.backward, Tensor.register_hook}
+_REACHES_INTO_IT = {
+    *(torch.autograd.grad, torch.autograd.backward, Tensor.backward, Tensor.register_hook),
+    Tensor.grad_fn.__get__,  # type: ignore[union-attr]
+}
 """What a loss may do with its own graph, which is not the one that it would have by itself: kernels
 are constants in it, and errors are read where a hook has not come by.
 """
@@ -65,8 +74,9 @@ class _Watch(TorchFunctionMode):
     a gradient's gradient would change them.
     """
 
-    def __init__(self, leaves: Sequence[Tensor]) -> None:
+    def __init__(self, leaves: Sequence[Tensor], layout: Layout) -> None:
         super().__init__()
+        self.layout = layout
         self.at = {id(leaf): k for k, leaf in enumerate(leaves)}
         self.uses: list[_Use] = []
         self.ahead: _Ahead | None = None
@@ -106,7 +116,9 @@ class _Watch(TorchFunctionMode):
         if not _ours(input) or input.ndim != 4:
             return None
         at = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
-        x, kernel = laid(input, weight.detach(), at)
+        x, kernel = input, weight.detach()
+        if self.layout == "fastest":
+            x, kernel = laid(x, kernel, at)
         y: Tensor = conv(x, kernel, None if bias is None else bias.detach(), at)
         edge = get_gradient_edge(y)
         place = None if bias is None else self.at[id(bias)]
@@ -164,7 +176,9 @@ def moments(
     return torch.cat([flat.mean(dim=1), flat.var(dim=1)])
 
 
-def gradients(loss: Callable[[], Tensor], leaves: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
+def gradients(
+    loss: Callable[[], Tensor], leaves: Sequence[Tensor], layout: Layout = "fastest"
+) -> tuple[Tensor, ...] | None:
     """A loss's gradient by leaf (zero where it does not depend on one), with a graph to whatever
     the loss was made of besides the leaves: by the leaves themselves it is not to be differentiated
     again. None where an input was overwritten after it was used, and where the loss itself takes
@@ -176,7 +190,7 @@ def gradients(loss: Callable[[], Tensor], leaves: Sequence[Tensor]) -> tuple[Ten
     >>> float(torch.autograd.grad(found.sum(), x)[0].sum())
     64.0
     """
-    with _Watch(leaves) as watch:
+    with _Watch(leaves, layout) as watch:
         try:
             value = loss()
         except Exception:
@@ -215,5 +229,7 @@ def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tens
     )
 
 
-def _pair(size: int | Sequence[int]) -> Pair:
-    return (size, size) if isinstance(size, int) else (size[0], size[-1])
+def _pair(size: SupportsIndex | Sequence[int]) -> Pair:
+    if isinstance(size, SupportsIndex):
+        return operator.index(size), operator.index(size)
+    return size[0], size[-1]
