@@ -182,8 +182,8 @@ def _asked(
         )
         return
     values, present, of = torch.cat(scores), torch.tensor(truth), torch.tensor(whose)
-    found = score.membership(values, present, clusters=of, seed=knows.seed)
-    control = score.null_membership(values, present, clusters=of, seed=knows.seed)
+    found = score.membership(values, present, clusters=of, tied=True, seed=knows.seed)
+    control = score.null_membership(values, present, clusters=of, tied=True, seed=knows.seed)
     notes.findings.append(
         judged(
             replace(
