@@ -112,10 +112,10 @@ def over(held: Mapping[str, Any], limit: Limit) -> Gate:
         row, told = max(above, key=lambda one: one[1].low)
         return Gate("red", str(limit), f"{_said(told.value, told.low, told.high)}, {row}")
     open_ = [row for row in about if row.verdict != "not applicable" or row.looks]
-    if not seen and about and not open_:
-        return Gate("green", str(limit), "not applicable to any adversary")
     if not seen:
-        return Gate("inconclusive", str(limit), f"no attack measured {limit.metric}")
+        nobody = about and not open_
+        why = "nobody who was asked has a view" if nobody else "no attack measured it"
+        return Gate("inconclusive", str(limit), why)
     for row in open_:
         if row.undone:
             return Gate("inconclusive", str(limit), f"{row}: {row.undone}")

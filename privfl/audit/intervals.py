@@ -271,25 +271,30 @@ def stretched(drawn: Floats, value: float, weights: Floats) -> tuple[float, floa
     return value + below * factor / level, value + above * factor / level
 
 
-def auc_figure(value: float, inside: float, outside: float) -> Figure:
+def auc_figure(value: float, inside: float, outside: float, *, step: float | None = None) -> Figure:
     """An area under the ROC curve of so many independent members and non-members, with its score
     interval (Newcombe 2006, method 5, with Hanley and McNeil's variance): at .5 it is the test of
     Mann and Whitney, and it has a width at 1 too.
 
-    >>> str(auc_figure(1.0, 10, 10))
-    '1.000 [0.800, 1.000]'
+    Areas of few pairs lie far apart: half a ``step`` between two of them (one pair, unless it is
+    said) counts as chance on either side. Without that, three members who happen to stand above
+    three others (1 in 20) would seem to be no luck.
+
+    >>> str(auc_figure(1.0, 10, 10)), str(auc_figure(1.0, 3, 3))
+    ('1.000 [0.792, 1.000]', '1.000 [0.448, 1.000]')
     """
     from scipy.optimize import brentq
 
     among = (inside + outside) / 2
+    half = (1 / (inside * outside) if step is None else step) / 2
 
     def deviation(theta: float) -> float:
         extra = (among - 1) * ((1 - theta) / (2 - theta) + theta / (1 + theta))
-        return math.sqrt(theta * (1 - theta) * (1 + extra) / (inside * outside))
+        return math.sqrt(max(theta * (1 - theta) * (1 + extra), 0.0) / (inside * outside))
 
     def off(theta: float) -> float:
-        return abs(value - theta) - _Z * deviation(theta)
+        return abs(value - theta) - half - _Z * deviation(theta)
 
-    low = 0.0 if value <= 1e-9 else float(brentq(off, 0.0, value - 1e-9))
-    high = 1.0 if value >= 1 - 1e-9 else float(brentq(off, value + 1e-9, 1.0))
+    low = 0.0 if value <= half else float(brentq(off, 0.0, value - half / 2))
+    high = 1.0 if 1 - value <= half else float(brentq(off, value + half / 2, 1.0))
     return Figure(value, low, high)

@@ -126,7 +126,7 @@ def attack_layer(
         notes.told.clear()
         attack_property(notes, layer, federation, who, asked.properties, knows, ground, asked.seed)
         work.model.write(start)
-    if asked.presence and not notes.late:
+    if asked.presence:
         notes.told.clear()
         attack_presence(
             notes, layer, federation, who, asked.presence, knows, ground, asked.seed, progress

@@ -4,6 +4,7 @@ one client hang together.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +55,7 @@ def membership(
     members: Bool[Tensor, " n"],
     *,
     clusters: Int[Tensor, " n"] | None = None,
+    tied: bool = False,
     seed: int = 0,
     draws: int = 1000,
 ) -> Membership:
@@ -67,6 +69,9 @@ def membership(
             or under ten of them from their rates. Of rates they hold the truth in 84 to 93 % of
             cases where clusters differ much. None: samples are independent; where all samples of a
             cluster have the same truth, reduce it to one number first (`reduced`).
+        tied: the scores of all clusters are centred in each of several looks, and half of the
+            clusters are members in it: then areas of clusters hang together, and those of two say
+            the same.
 
     Raises:
         ValueError: a score is no number, or there are no members or no others.
@@ -90,7 +95,7 @@ def membership(
         names, at = torch.unique(clusters, return_inverse=True)
         ins, outs = at[members].numpy(), at[~members].numpy()
         k = len(names)
-        auc = _clustered_auc(inside, outside, ins, outs, k)
+        auc = _clustered_auc(inside, outside, ins, outs, k, tied)
         drawn = (multiplicities(k, seed + 1, draws if k >= FEW else 0), ins, outs)
     return Membership(
         auc=auc,
@@ -101,7 +106,7 @@ def membership(
         true_positives=torch.from_numpy(np.append(0.0, tpr)).float(),
         units=len(scores),
         clusters=k,
-        luck=_luck(scores, members, clusters),
+        luck=_luck(scores, members, clusters, tied),
     )
 
 
@@ -110,6 +115,7 @@ def null_membership(
     members: Bool[Tensor, " n"],
     *,
     clusters: Int[Tensor, " n"] | None = None,
+    tied: bool = False,
     seed: int = 0,
 ) -> Membership:
     """The control: the same scores against memberships dealt out at random (within each cluster),
@@ -121,7 +127,7 @@ def null_membership(
         shuffled = order[clusters[order].argsort(stable=True)]
         home = clusters.argsort(stable=True)
         order = torch.empty_like(order).scatter_(0, home, shuffled)
-    return membership(scores, members[order], clusters=clusters, seed=seed)
+    return membership(scores, members[order], clusters=clusters, tied=tied, seed=seed)
 
 
 def reduced(
@@ -161,25 +167,57 @@ def _roc(inside: Floats, outside: Floats) -> tuple[Floats, Floats]:
     return fpr, tpr
 
 
-def _clustered_auc(inside: Floats, outside: Floats, ins: Ints, outs: Ints, k: int) -> Figure:
+def _clustered_auc(
+    inside: Floats, outside: Floats, ins: Ints, outs: Ints, k: int, tied: bool
+) -> Figure:
     m, n = (np.bincount(of, minlength=k).astype(np.float64) for of in (ins, outs))
     at = ((m > 0) & (n > 0)).nonzero()[0]
     if not len(at):
         return Figure(float("nan"))
     each = np.array([_auc(inside[ins == c], outside[outs == c]) for c in at])
-    units = int((m + n)[at].sum())
-    found = clustered_mean(each, (m * n / (m + n + 1))[at], units=units, within=(0.0, 1.0))
-    alone = auc_figure(found.value, float(m[at].sum()), float(n[at].sum()))
+    m, n = m[at], n[at]
+    weights = m * n / (m + n + 1)
+    found = clustered_mean(each, weights, units=int((m + n).sum()), within=(0.0, 1.0))
+    alone = _stratified(found.value, m, n, weights, tied)
     if len(at) == 1 or bool((each == each[0]).all()):  # samples are all that there is to go by
         return alone
-    low, high = found.low, found.high
+    more = math.sqrt(_more(len(at), tied) / (1 - _alike(len(at), tied)))
+    low, high = (found.value + more * (end - found.value) for end in (found.low, found.high))
     if high - low < (alone.high - alone.low) / 2:  # clusters that agree, as all do at an AUC of 1
         low, high = min(low, alone.low), max(high, alone.high)
     return Figure(found.value, max(0.0, low), min(1.0, high))
 
 
+def _stratified(value: float, m: Floats, n: Floats, weights: Floats, tied: bool) -> Figure:
+    """The interval of an area that is a mean over clusters of so many independent members and
+    others [k]. Only pairs of one cluster are compared: all together are worth as many samples as
+    have, at .5, the variance of van Elteren's test, 1 / (12 sum of the weights).
+    """
+    worth = float(weights.sum()) / _more(len(m), tied)
+    inside, outside = float(m.sum()), float(n.sum())
+    pairs, both = inside * outside, worth * (inside + outside)
+    share = (both + math.sqrt(both**2 + 4 * pairs * worth)) / (2 * pairs)
+    step = float((weights / (m * n)).min() / weights.sum())
+    return auc_figure(value, share * inside, share * outside, step=step)
+
+
+def _alike(k: int, tied: bool) -> float:
+    """The correlation of areas of k clusters whose scores are centred in each look, and of whom
+    half are members in it.
+    """
+    return 1 / (k - 1) ** 2 if tied and k > 2 else 0.0
+
+
+def _more(k: int, tied: bool) -> float:
+    """How many times the variance of independent clusters that is: two that are tied are one."""
+    return k / (k - 1) if tied and k > 1 else 1.0
+
+
 def _luck(
-    scores: Float[Tensor, " n"], members: Bool[Tensor, " n"], clusters: Int[Tensor, " n"] | None
+    scores: Float[Tensor, " n"],
+    members: Bool[Tensor, " n"],
+    clusters: Int[Tensor, " n"] | None,
+    tied: bool,
 ) -> float:
     """How likely area and rates, the best of them, would be so high, if who is a member had been
     drawn at random within each cluster: then nothing hangs on how scores of one cluster hang
@@ -195,7 +233,7 @@ def _luck(
     if clusters is not None:
         at = torch.unique(clusters, return_inverse=True)[1]
     order, who, home = (part.numpy() for part in (scores.double(), members, at))
-    above = variance = 0.0
+    above, variance, asked = 0.0, 0.0, 0
     for number in range(int(home.max()) + 1):
         here = home == number
         inside, outside = order[here & who], order[here & ~who]
@@ -203,6 +241,8 @@ def _luck(
         if m and n:
             above += (_auc(inside, outside) - 0.5) * m * n / (m + n + 1)
             variance += m * n / (12 * (m + n + 1))
+            asked += 1
+    variance *= _more(asked, tied)
     found = [float(ndtr(-above / variance**0.5))] if variance else []
     inside, outside = order[who], order[~who]
     shares = np.bincount(home, weights=who) / np.bincount(home)

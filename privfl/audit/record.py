@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 from privfl.audit.assets import asset_of, blind, figures
 from privfl.audit.card import Line, card
@@ -107,7 +108,9 @@ def rows_of(held: Mapping[str, Any]) -> tuple[Row, ...]:
                 _text(one, "attack"),
                 _text(one, "verdict"),
                 {
-                    name: RecordedFigure(*(_end(told[end]) for end in ("value", "low", "high")))
+                    _printed("figure", name): RecordedFigure(
+                        *(_end(told[end]) for end in ("value", "low", "high"))
+                    )
                     for name, told in one["figures"].items()
                 },
                 _text(one, "undone"),
@@ -142,6 +145,12 @@ def read_record(path: Path) -> dict[str, Any]:
     for key in ("findings", "layers", "lies", "effort"):
         if key not in held:
             raise ConfigError(f"'{path}' is no record in the schema {SCHEMA}: it lacks '{key}'.")
+    if not isinstance(held["effort"], str):
+        raise ConfigError(f"{_NO_RECORD}: effort is a text, and not {held['effort']!r}.")
+    try:
+        _printed("effort", held["effort"])
+    except TypeError as fault:
+        raise ConfigError(f"{_NO_RECORD}: {fault}.") from None
     rows_of(held)
     _check_lies(held["lies"])
     return dict(held)
@@ -165,11 +174,25 @@ def _text(one: Mapping[str, Any], key: str) -> str:
     told = one[key]
     if not isinstance(told, str):
         raise TypeError(f"{key} is a text, and not {told!r}")
+    return _printed(key, told)
+
+
+def _printed(key: str, told: str) -> str:
+    """The same, where a terminal can show it: half a character cannot be printed, and a control
+    character tells the terminal what to do.
+    """
+    if any(category(sign) in ("Cs", "Cc") and sign not in "\n\t" for sign in told):
+        raise TypeError(f"{key} {told!a} holds what is no character to print")
     return told
 
 
-def _end(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+def _end(value: object) -> float:
+    """A figure's value or end; only what is not known has no number."""
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"a figure is a finite number or null, and not {value!r}")
+    return float(value)
 
 
 def _finding(report: AuditReport, one: Finding) -> dict[str, Any]:

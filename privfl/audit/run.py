@@ -18,7 +18,7 @@ from privfl.audit.glance import glance
 from privfl.audit.layer import AskedOfLayers
 from privfl.audit.lying import FRAMES
 from privfl.audit.rehearsal import require_enough
-from privfl.core import Adversary, ClientId, ConfigError, Dataset, require, unknown
+from privfl.core import Adversary, ClientId, ConfigError, Dataset, client_of, require, unknown
 from privfl.federation import Federation
 
 _NO_TEXT = "the samples are numbers and no tokens of a vocabulary: no text is in them."
@@ -97,7 +97,7 @@ def audit(
     if effort not in get_args(Effort):
         raise ConfigError(unknown("effort", effort, get_args(Effort)))
     for adversary in adversaries or ():
-        Adversary.parse(adversary)
+        _require_member(Adversary.parse(adversary), named)
     _require_attacks(stream=stream, probe=probe, properties=properties, presence=presence)
     for layer, federation in named.items():
         require_enough(federation.scenario, held_out)
@@ -156,6 +156,20 @@ def _require_federations(named: Mapping[str, object]) -> None:
                 " Federation.from_config(CONFIG), or several by name, as in"
                 " {'plain': Federation.from_config({...})}."
             )
+
+
+def _require_member(adversary: Adversary, named: Mapping[str, Federation]) -> None:
+    """Nobody has the view of a client that there is not: gates would be green over nothing."""
+    for party in sorted(adversary.parties):
+        client = client_of(party)
+        for layer, federation in named.items():
+            clients = federation.scenario.clients
+            if client is not None and client not in clients:
+                raise ConfigError(
+                    f"adversaries name '{adversary.name}', and client {client} is none of the"
+                    f" {len(clients)} clients of layer '{layer}': name one of"
+                    f" {min(clients)} to {max(clients)}."
+                )
 
 
 def _require_attacks(**played: Sequence[Inference] | None) -> None:

@@ -21,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:  # torch is imported when a command needs it
     from privfl.engine import RoundRecord
@@ -52,15 +53,15 @@ def table(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     if sum(words) + 3 * len(words) + 1 > console.width:  # with a table's rules
         print("\n\n".join([title, *_paragraphs(columns, rows, console.width)]))  # noqa: T201
         return
-    shown = Table(title=title, title_justify="left")
+    shown = Table(title=Text(title), title_justify="left")  # Text: names are no markup
     longest = [max(len(name), *(len(cell(row.get(name))) for row in rows)) for name in columns]
     widths = _widths(words, longest, console.width - 3 * len(words) - 1)
     for column, width in zip(columns, widths, strict=True):
         numeric = any(isinstance(row.get(column), int | float) for row in rows)
         side: Literal["right", "left"] = "right" if numeric else "left"
-        shown.add_column(column, justify=side, overflow="fold", width=width)
+        shown.add_column(Text(column), justify=side, overflow="fold", width=width)
     for row in rows:
-        shown.add_row(*(cell(row.get(column)) for column in columns))
+        shown.add_row(*(Text(cell(row.get(column))) for column in columns))
     if terminal:
         console.print(shown)
     else:
@@ -157,13 +158,13 @@ class Bar:
 def bar(label: str, total: int) -> Iterator[Bar]:
     """A progress bar for a block."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[words]}"),
+        TextColumn("{task.fields[words]}", markup=False),
     )
     console = Console(stderr=True)
     with Progress(

@@ -72,7 +72,7 @@ BROKE = {"value": None, "rates": {}, "verdict": "not found"}
             "inconclusive",
         ),
         ([finding((0.2, 0.15, 0.25)), finding((0, 0, 0), undone="the budget", **BROKE)], "red"),
-        ([finding((0, 0, 0), "nobody", **BROKE | {"verdict": "not applicable"})], "green"),
+        ([finding((0, 0, 0), "nobody", **BROKE | {"verdict": "not applicable"})], "inconclusive"),
         ([finding((0, 0, 0), **BROKE | {"verdict": "not applicable"})], "inconclusive"),
     ],
     ids=[
@@ -237,6 +237,25 @@ def test_the_record_keeps_its_schema(tmp_path):
 def test_a_record_of_another_schema_is_refused(tmp_path, text):
     (tmp_path / "old.json").write_text(text)
     with pytest.raises(ConfigError, match=r"schema|no JSON"):
+        read_record(tmp_path / "old.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("figures", {"auc": {"value": 0.5, "low": 0.4, "high": float("inf")}}),
+        ("figures", {"auc": {"value": 0.5, "low": 0.4, "high": "1e999"}}),
+        ("figures", {"\ud800": {"value": 0.5, "low": 0.4, "high": 0.6}}),
+        ("attack", "half a \ud800"),
+        ("layer", "\x1b[2Jcleared"),
+    ],
+)
+def test_a_record_that_would_turn_gates_green_or_cannot_be_shown_is_refused(tmp_path, key, value):
+    """An end that nothing reaches hides whatever got worse."""
+    old = held(finding((0.02, 0.01, 0.03)))
+    old["findings"][0][key] = value
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    with pytest.raises(ConfigError, match="in its findings"):
         read_record(tmp_path / "old.json")
 
 

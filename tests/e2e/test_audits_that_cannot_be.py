@@ -342,3 +342,32 @@ def test_a_page_names_its_config_data_and_what_each_layer_changes(privfl, config
     page = (tmp_path / "out/audit.html").read_text()
     assert "audit of mine.yaml with rounds=2" in page[: page.index("<style>")]
     assert f"{changes}; test accuracy" in page
+
+
+@pytest.mark.parametrize("name", ["client(99)", "colluders(server, client(99))"])
+def test_an_adversary_that_is_no_client_is_refused_before_anything_trains(
+    privfl, config, tmp_path, name
+):
+    """It had no view, every line was not applicable, and the command said nothing of it."""
+    quick = OWN.replace("{name: 'net_that_stops:Net'}", "softmax")
+    quick = quick.replace("[server]", f"[server, '{name}']")
+    done = privfl("audit", config(quick), "--out", "out", "--jobs", 1)
+    assert (done.returncode, done.stdout) == (2, "")
+    written = name.replace(" ", "").replace("client(99)", "client/99")
+    assert done.stderr == (
+        f"privfl: adversaries name '{written}', and client 99 is none of the 4 clients of layer"
+        f" 'as configured': name one of 0 to 3.\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_of_layers_are_no_markup(privfl, config, tmp_path):
+    quick = OWN.replace("{name: 'net_that_stops:Net'}", "softmax").replace(
+        "adversaries: [server]",
+        "adversaries: [server], layers: {'[/bold]': {}, '[red]b': {}}",
+    )
+    gate = ("--fail-over", "membership.auc=.999")
+    done = privfl("audit", config(quick), "--out", "out", "--jobs", 1, *gate)
+    assert done.returncode in (0, 3), done.stderr
+    assert "[/bold]" in done.stdout
+    assert "[red]b" in done.stdout

@@ -14,6 +14,7 @@ from torch import Tensor
 from privfl.attacks import (
     ByRow,
     ClientScores,
+    Counts,
     NotApplicable,
     PropertyScores,
     Reconstruction,
@@ -62,4 +63,6 @@ def _numbers(result: Result) -> list[Tensor]:
         return [part for _, answer in result.answers for part in _numbers(answer)]
     if isinstance(result, Scores | ClientScores | PropertyScores):
         return [result.scores]
+    if isinstance(result, Counts):
+        return [result.counts]
     return [result.samples] if isinstance(result, Reconstruction | Representatives) else []

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from privfl.attacks import (
     ClientScores,
+    Counts,
     Inference,
     Knowledge,
     NotApplicable,
     PropertyScores,
+    Reconstruction,
     Result,
     Scores,
     Targeted,
@@ -126,6 +128,9 @@ def answered(result: Result) -> str:
     """What an answer is made of, in words."""
     if isinstance(result, Scores | ClientScores | PropertyScores):
         return f"{type(result).__name__} of {' x '.join(map(str, result.scores.shape))}"
+    if isinstance(result, Counts | Reconstruction):
+        told = result.counts if isinstance(result, Counts) else result.samples
+        return f"{type(result).__name__} of {' x '.join(map(str, told.shape))}"
     return type(result).__name__
 
 

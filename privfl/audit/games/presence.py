@@ -69,7 +69,14 @@ def attack_presence(
     spare = ground.auxiliary.n // 2
     absent = len(clients) if not planted else len(clients) - len(clients) // 2
     most = spare // max(absent, 1)
+    why = "the budget was used up before it began." if notes.late else ""
     if most < 1:
+        why = (
+            f"{absent} of {len(clients)} clients train on strangers' samples, and there are"
+            f" {spare}: hold out more samples."
+        )
+    if why:
+        _unplayed(notes, layer, adversaries, attacks, why)
         return
     own = {client: ground.members[client][:most] for client in clients}
     rest = ground.auxiliary.take(range(spare, ground.auxiliary.n))
@@ -77,9 +84,7 @@ def attack_presence(
     try:
         played = _runs(federation, ground, own, spare, seed, planted)
     except PrivflError as fault:  # with these data at its clients it cannot be played
-        for adversary in adversaries:
-            for attack in attacks:
-                undone(notes, layer, adversary, attack, "AUC of clients", str(fault))
+        _unplayed(notes, layer, adversaries, attacks, str(fault))
         return
     data = federation.scenario.workload.data
     asked = data.take(torch.cat(list(own.values())))
@@ -93,6 +98,18 @@ def attack_presence(
         for attack in attacks:
             tell(progress, f"{layer}: {adversary}: {name_of(attack)}")
             _asked(notes, layer, adversary, attack, played, informed, clients, mine)
+
+
+def _unplayed(
+    notes: AuditNotes,
+    layer: str,
+    adversaries: Sequence[str],
+    attacks: Sequence[Inference],
+    why: str,
+) -> None:
+    for adversary in adversaries:
+        for attack in attacks:
+            undone(notes, layer, adversary, attack, "AUC of clients", why)
 
 
 def _runs(
@@ -182,8 +199,8 @@ def _asked(
         )
         return
     values, present, of = torch.cat(scores), torch.tensor(truth), torch.tensor(whose)
-    found = score.membership(values, present, clusters=of, seed=knows.seed)
-    control = score.null_membership(values, present, clusters=of, seed=knows.seed)
+    found = score.membership(values, present, clusters=of, tied=True, seed=knows.seed)
+    control = score.null_membership(values, present, clusters=of, tied=True, seed=knows.seed)
     notes.findings.append(
         judged(
             replace(

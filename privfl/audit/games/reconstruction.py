@@ -26,7 +26,15 @@ from privfl.attacks import (
 from privfl.audit import score
 from privfl.audit.findings import Finding
 from privfl.audit.games.luck import RARE, recognised_luck
-from privfl.audit.games.notes import AuditNotes, attacked, judged, name_of, tell
+from privfl.audit.games.notes import (
+    AuditNotes,
+    answered,
+    attacked,
+    judged,
+    name_of,
+    tell,
+    unasked,
+)
 from privfl.audit.games.tables import field_luck, field_rates
 from privfl.audit.intervals import Floats, by_cluster, clustered_mean, clustered_share
 from privfl.audit.rehearsal import Ground, views_of
@@ -43,6 +51,7 @@ DECOYS = 400
 """So many decoys are held against an audit's claims, or 20 sets of them where that is more: enough
 for one exact sample to stand out. Each counts once: with fewer samples to spare there are fewer.
 """
+Answers = Sequence[tuple[tuple[ClientId, ...], Result]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +150,31 @@ def attack_probe(
             everybody = tuple(run.transcript(views[0].plan.number).clients_seen())
             answers = result.answers if isinstance(result, ByRow) else ((everybody, result),)
             finding = replace(finding, effort=f"{len(answers)} rows attacked")
-            if counts:
+            why = _unfit(answers, truth.data, counts)
+            if why:
+                unasked(notes, finding, why)
+            elif counts:
                 _labels(notes, finding, answers, everybody, truth, knows)
             else:
                 _pictures(notes, finding, answers, everybody, truth, knows, forward)
+
+
+def _unfit(answers: Answers, data: Dataset, counts: bool) -> str:
+    """Why answers are none to the question; empty where every row's is one, or says why not."""
+    asked = f"a count of each of {data.classes} classes, none below zero" if counts else ""
+    asked = asked or f"samples of shape {tuple(data.x.shape[1:])}"
+    for _, answer in answers:
+        if isinstance(answer, NotApplicable):
+            continue
+        if counts and isinstance(answer, Counts):
+            fits = answer.counts.shape == (data.classes,) and bool((answer.counts >= 0).all())
+        elif not counts and isinstance(answer, Reconstruction):
+            fits = len(answer.samples) > 0 and answer.samples.shape[1:] == data.x.shape[1:]
+        else:
+            fits = False
+        if not fits:
+            return f"its answer is {answered(answer)}, and {asked} were asked for."
+    return ""
 
 
 def _rows_alone(views: list[View] | str) -> list[View] | str:
@@ -161,9 +191,6 @@ def _rows_alone(views: list[View] | str) -> list[View] | str:
     return [
         replace(view, own={}) if rows else view for view, rows in zip(views, named, strict=True)
     ]
-
-
-Answers = Sequence[tuple[tuple[ClientId, ...], Result]]
 
 
 def _grouped(
