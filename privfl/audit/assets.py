@@ -115,7 +115,8 @@ def clears(finding: Finding, looks: int) -> bool:
         beside = blind(finding, name)
         if beside is not None and figure.value - wider * (figure.value - figure.low) > beside:
             return True
-    for name in ("gap to decoys", "gap to other rows"):
+    paired = ("gap to decoys", "gap to other rows", *["gap to blind"][: "fields" in finding.rates])
+    for name in paired:
         gap = finding.rates.get(name)
         if gap is not None and gap.value - wider * (gap.value - gap.low) > 0:
             return True
