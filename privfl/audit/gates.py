@@ -113,7 +113,8 @@ def over(held: Mapping[str, Any], limit: Limit) -> Gate:
         return Gate("red", str(limit), f"{_said(told.value, told.low, told.high)}, {row}")
     open_ = [row for row in about if row.verdict != "not applicable" or row.looks]
     if not seen and about and not open_:
-        return Gate("green", str(limit), "not applicable to any adversary")
+        who = ", ".join(sorted({row.adversary for row in about}))
+        return Gate("inconclusive", str(limit), f"nobody looked: {who} had no view in any layer")
     if not seen:
         return Gate("inconclusive", str(limit), f"no attack measured {limit.metric}")
     for row in open_:

@@ -72,7 +72,7 @@ BROKE = {"value": None, "rates": {}, "verdict": "not found"}
             "inconclusive",
         ),
         ([finding((0.2, 0.15, 0.25)), finding((0, 0, 0), undone="the budget", **BROKE)], "red"),
-        ([finding((0, 0, 0), "nobody", **BROKE | {"verdict": "not applicable"})], "green"),
+        ([finding((0, 0, 0), "nobody", **BROKE | {"verdict": "not applicable"})], "inconclusive"),
         ([finding((0, 0, 0), **BROKE | {"verdict": "not applicable"})], "inconclusive"),
     ],
     ids=[
@@ -230,6 +230,8 @@ def test_the_record_keeps_its_schema(tmp_path):
         "elsewhere",
         "unseen",
     }
+    assert told["about"]["config"] is None  # from Python nobody named one
+    assert told["layers"][0]["config"] is None
     assert told["findings"][0]["figures"] == {"auc": {"value": 0.6, "low": 0.55, "high": 0.65}}
 
 
