@@ -163,11 +163,17 @@ def card(report: AuditReport) -> tuple[Line, ...]:
 
 
 def worst(lines: Sequence[Line]) -> Line | None:
-    """The line to read first: what leaks, in the order of `assets.ASSETS`, most clearly above what
-    somebody has who saw nothing; None where nothing was found to leak.
+    """The line to read first: what leaks, the clients' data themselves (samples and text) before
+    all that is told of them, then in the order of `assets.ASSETS`, most clearly above what somebody
+    has who saw nothing; None where nothing was found to leak.
     """
     leaks = [line for line in lines if line.verdict == "leaks"]
-    return min(leaks, key=lambda line: (ASSETS.index(line.asset), -_excess(line)), default=None)
+    return min(leaks, key=_gravity, default=None)
+
+
+def _gravity(line: Line) -> tuple[bool, int, float]:
+    told_of = line.asset not in ("samples", "text")
+    return told_of, ASSETS.index(line.asset), -_excess(line)
 
 
 def _excess(line: Line) -> float:

@@ -112,10 +112,11 @@ def over(held: Mapping[str, Any], limit: Limit) -> Gate:
         row, told = max(above, key=lambda one: one[1].low)
         return Gate("red", str(limit), f"{_said(told.value, told.low, told.high)}, {row}")
     open_ = [row for row in about if row.verdict != "not applicable" or row.looks]
+    if not seen and about and not open_:
+        who = ", ".join(sorted({row.adversary for row in about}))
+        return Gate("inconclusive", str(limit), f"nobody looked: {who} had no view in any layer")
     if not seen:
-        nobody = about and not open_
-        why = "nobody who was asked has a view" if nobody else "no attack measured it"
-        return Gate("inconclusive", str(limit), why)
+        return Gate("inconclusive", str(limit), f"no attack measured {limit.metric}")
     for row in open_:
         if row.undone:
             return Gate("inconclusive", str(limit), f"{row}: {row.undone}")

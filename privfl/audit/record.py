@@ -68,11 +68,12 @@ def record(report: AuditReport) -> dict[str, Any]:
         "schema": SCHEMA,
         "effort": report.effort,
         "seconds": report.seconds,
-        "about": dict(report.about),
+        "about": {"config": None, **report.about},
         "versions": _versions(),
         "layers": [
             {
                 "name": name,
+                "config": None,
                 **{key: _plain(value) for key, value in facts.items() if key != "claims"},
                 "claims": [_claimed(claim) for claim in facts.get("claims", ())],
             }

@@ -5,7 +5,7 @@ attack can reach.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import get_args
 
 from torch import Tensor
@@ -18,7 +18,7 @@ from privfl.audit.glance import glance
 from privfl.audit.layer import AskedOfLayers
 from privfl.audit.lying import FRAMES
 from privfl.audit.rehearsal import require_enough
-from privfl.core import Adversary, ClientId, ConfigError, Dataset, client_of, require, unknown
+from privfl.core import Adversary, ClientId, ConfigError, Dataset, client_party, require, unknown
 from privfl.federation import Federation
 
 _NO_TEXT = "the samples are numbers and no tokens of a vocabulary: no text is in them."
@@ -53,8 +53,9 @@ def audit(
     Args:
         layers: federations by name, one for each set of defences; one federation is the layer "as
             configured".
-        adversaries: as in `Run.view`; `NotApplicable` where a layer has no such party. None asks
-            whom each layer's channel names in its record (`adversaries_of`).
+        adversaries: as in `Run.view`; not applicable where a layer has no such party, and refused
+            where none has. None asks whom each layer's channel names in its record
+            (`adversaries_of`).
         stream: attacks on the views of all rounds; ``probe``: attacks on one round in which each
             client holds ``probe_samples``. None, here and of ``properties``, plays those of
             ``attacks``.
@@ -96,8 +97,7 @@ def audit(
     require.at_least(1, jobs=jobs)
     if effort not in get_args(Effort):
         raise ConfigError(unknown("effort", effort, get_args(Effort)))
-    for adversary in adversaries or ():
-        _require_member(Adversary.parse(adversary), named)
+    _require_parties(adversaries or (), named.values())
     _require_attacks(stream=stream, probe=probe, properties=properties, presence=presence)
     for layer, federation in named.items():
         require_enough(federation.scenario, held_out)
@@ -158,18 +158,21 @@ def _require_federations(named: Mapping[str, object]) -> None:
             )
 
 
-def _require_member(adversary: Adversary, named: Mapping[str, Federation]) -> None:
-    """Nobody has the view of a client that there is not: gates would be green over nothing."""
-    for party in sorted(adversary.parties):
-        client = client_of(party)
-        for layer, federation in named.items():
-            clients = federation.scenario.clients
-            if client is not None and client not in clients:
-                raise ConfigError(
-                    f"adversaries name '{adversary.name}', and client {client} is none of the"
-                    f" {len(clients)} clients of layer '{layer}': name one of"
-                    f" {min(clients)} to {max(clients)}."
-                )
+def _require_parties(adversaries: Sequence[str], layers: Iterable[Federation]) -> None:
+    """Refuse an adversary that has no party under any layer: nothing would be asked of it, and a
+    misspelt name would look like a run without leaks.
+    """
+    scenarios = [federation.scenario for federation in layers]
+    clients = {client for scenario in scenarios for client in scenario.clients}
+    helpers = sorted({who for scenario in scenarios for who in scenario.channel.helpers})
+    there = {"server", "key_holder", *helpers, *map(client_party, clients)}
+    for adversary in adversaries:
+        for party in sorted(Adversary.parse(adversary).parties - there):
+            raise ConfigError(
+                f"adversaries: '{adversary}' needs the party '{party}', which no layer has: beside"
+                f" outsider, server and key_holder there are client({min(clients)}) to"
+                f" client({max(clients)}), and {', '.join(helpers) or 'no helpers'}."
+            )
 
 
 def _require_attacks(**played: Sequence[Inference] | None) -> None:

@@ -62,7 +62,8 @@ def audit(
         typer.Option(
             "--pairs",
             min=1,
-            help="With --dp: how many pairs of neighbours are tried; 120 unless said.",
+            help="With --dp: how many pairs of neighbours are tried before some more from the worst"
+            " of them; 120 unless said.",
         ),
     ] = None,
     values: Annotated[
@@ -70,7 +71,8 @@ def audit(
         typer.Option(
             "--values",
             min=1,
-            help="With --dp: values of noise; 40000 unless said, which see noise x .97.",
+            help="With --dp: at least how many values of noise; 40000 unless said, which see noise"
+            " x .97.",
         ),
     ] = None,
     protocol: Annotated[

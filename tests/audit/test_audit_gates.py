@@ -230,6 +230,8 @@ def test_the_record_keeps_its_schema(tmp_path):
         "elsewhere",
         "unseen",
     }
+    assert told["about"]["config"] is None  # from Python nobody named one
+    assert told["layers"][0]["config"] is None
     assert told["findings"][0]["figures"] == {"auc": {"value": 0.6, "low": 0.55, "high": 0.65}}
 
 

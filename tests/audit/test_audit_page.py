@@ -13,6 +13,7 @@ from privfl.audit import Attacks, Line, audit, card, write_page
 from privfl.audit.card import worst
 from privfl.audit.lying import LieFinding
 from privfl.audit.page.top import headline
+from privfl.audit.score import Figure
 from privfl.version import __version__
 
 BASE = {
@@ -83,6 +84,15 @@ def test_the_head_says_of_what_the_page_is(report, page, tmp_path):
     again = write_page(named, tmp_path).read_text()
     assert "<title>audit of a&lt;b&gt;.yaml · privfl</title>" in again
     assert again.index("<b>a&lt;b&gt;.yaml</b>") < again.index("</section>")
+
+
+def test_text_that_is_read_is_worse_than_who_was_a_member():
+    told = {
+        asset: Line("l", asset, "leaks", figures={name: Figure(0.9, low, 1.0)}, blind={name: 0.0})
+        for asset, name, low in (("membership", "auc", 0.85), ("text", "right", 0.6))
+    }
+    assert worst(list(told.values())) is told["text"]
+    assert worst([told["membership"]]) is told["membership"]
 
 
 def test_the_worst_leak_its_evidence_and_the_remedy_stand_before_everything_else(report, page):

@@ -96,6 +96,13 @@ def four(x, y, test):
     [
         ({"effort": "lo"}, "unknown effort 'lo'; did you mean 'low'? Known: default, high, low."),
         ({"adversaries": ["server", "servr"]}, "no adversary is called 'servr'"),
+        (
+            {"adversaries": ["server", "colluders(server, client(4))"]},
+            "adversaries: 'colluders(server, client(4))' needs the party 'client/4', which no layer"
+            " has: beside outsider, server and key_holder there are client(0) to client(3), and no"
+            " helpers.",
+        ),
+        ({"adversaries": ["server/1"]}, "needs the party 'server/1', which no layer has"),
         ({"probe": ["linear_leakage"]}, "probe holds 'linear_leakage', which is no attack"),
         ({"stream": [LossThreshold]}, "stream holds <class 'privfl.attacks"),
     ],
@@ -108,6 +115,21 @@ def test_a_misspelt_argument_is_refused_before_anything_trains(unchecked, asked,
         audit(federation, progress=told.append, **asked)
     assert said in str(refused.value)
     assert told == []
+
+
+def test_a_party_of_one_layer_alone_may_be_named_and_one_of_none_is_no_green_gate(
+    privfl, config, tmp_path
+):
+    short = "data: {name: digits, clients: 4}\nrounds: 1\nexecutor: sequential\n"
+    told = "audit: {adversaries: ['ASKED'], attacks: [linear_leakage]}\n"
+    gate = ("--fail-over", "samples.recognised=.01", "--out", tmp_path / "out")
+    done = privfl("audit", config(short + told.replace("ASKED", "client(9)")), *gate)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'client(9)' needs the party 'client/9'" in done.stderr
+    assert not (tmp_path / "out").exists()
+    done = privfl("audit", config(short + told.replace("ASKED", "key_holder")), *gate)
+    assert done.returncode == 3
+    assert "nobody looked: key_holder had no view in any layer" in " ".join(done.stdout.split())
 
 
 def test_samples_that_are_no_numbers_are_refused_by_client_before_anything_trains():
@@ -353,10 +375,9 @@ def test_an_adversary_that_is_no_client_is_refused_before_anything_trains(
     quick = quick.replace("[server]", f"[server, '{name}']")
     done = privfl("audit", config(quick), "--out", "out", "--jobs", 1)
     assert (done.returncode, done.stdout) == (2, "")
-    written = name.replace(" ", "").replace("client(99)", "client/99")
     assert done.stderr == (
-        f"privfl: adversaries name '{written}', and client 99 is none of the 4 clients of layer"
-        f" 'as configured': name one of 0 to 3.\n"
+        f"privfl: adversaries: '{name}' needs the party 'client/99', which no layer has: beside"
+        " outsider, server and key_holder there are client(0) to client(3), and no helpers.\n"
     )
     assert not (tmp_path / "out").exists()
 

@@ -150,6 +150,12 @@ def test_an_audit_prints_every_test_with_the_least_lie_that_it_would_have_seen(p
     assert "PASS" not in done.stdout
 
 
+def test_no_canaries_means_no_bound_from_canaries(privfl, config):
+    row = audited(privfl, config(CLIENT), "--canaries", 0)
+    assert row["canaries"] == 0
+    assert row.get("at least") is None
+
+
 def test_a_ledger_that_claims_less_than_its_config_does_alarms(privfl, config, tmp_path):
     assert privfl("run", config(CLIENT), "--out", tmp_path / "run").returncode == 0
     charges = json.loads((tmp_path / "run" / "ledger.json").read_text())

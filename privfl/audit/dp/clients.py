@@ -93,7 +93,7 @@ def audit_clients(
         tests,
         settings,
         delta,
-        scored=plays.scored,
+        scored=plays.scored if settings.canaries else None,
         scored_on=Ledger(plays.charges),
         seed=scenario.seed,
         why=" ".join(filter(None, why)),
