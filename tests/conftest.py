@@ -33,7 +33,7 @@ import torch
 from beartype import BeartypeConf, beartype
 from beartype._decor._nontype import decornontype
 from beartype.roar import BeartypeDecorHintException
-from jaxtyping import AbstractArray, TypeCheckError, jaxtyped
+from jaxtyping import AbstractArray, TypeCheckError
 from jaxtyping._array_types import _anonymous_dim, _FixedDim, _NamedDim
 from jaxtyping._storage import _shape_storage, push_shape_memo
 
@@ -325,8 +325,6 @@ def checked(fn):
         return fn
     if hasattr(fn, "__wrapped__"):
         return fn
-    if inspect.iscoroutinefunction(fn):
-        return jaxtyped(fn, typechecker=CHECK)
     if not fn.__annotations__:
         return fn
     own = types.FunctionType(first.__code__, ours(), fn.__name__)
@@ -344,7 +342,7 @@ def checked(fn):
 
 
 class Marked(ast.NodeTransformer):
-    """Puts the mark next to every function and above every class."""
+    """Puts the mark next to every function (but coroutines) and above every class."""
 
     def visit_FunctionDef(self, node):
         self.generic_visit(node)
