@@ -23,7 +23,9 @@ class Geometry(NamedTuple):
     groups: int
 
     def back(self, e: Tensor, x: Tensor, w: Tensor, mask: tuple[bool, bool, bool]) -> Any:
-        """The gradients of input and weight that ``mask`` asks for."""
+        """The gradients of input x [n, c, h, w] and kernel w [o, c/groups, k, k] that ``mask`` asks
+        for, of the error e [n, o, h', w'].
+        """
         rest = (self.stride, self.padding, self.dilation, False, (0, 0), self.groups, mask)
         return torch.ops.aten.convolution_backward(e, x, w, None, *rest)
 
@@ -195,9 +197,9 @@ norm_grads: Callable[..., Any] = _NormGrads.apply
 
 
 def laid(x: Tensor, kernel: Tensor, at: Geometry) -> tuple[Tensor, Tensor]:
-    """Input and kernel in float32 as they lie best: channels last, where convolutions are twice as
-    fast, but for one small sample between few channels, where torch takes one thread's product of
-    matrices that would be narrow then.
+    """Input [n, c, h, w] and kernel in float32 as they lie best: channels last, where convolutions
+    are twice as fast, but for one small sample between few channels, where torch takes one thread's
+    product of matrices that would be narrow then.
     """
     if x.dtype != torch.float32:
         return x, kernel
