@@ -102,6 +102,7 @@ def test_the_worst_leak_its_evidence_and_the_remedy_stand_before_everything_else
     first = page[: page.index("</section>")]
     for words in ("Worst leak: samples", "&lt;none&gt;", "Evidence:", "LinearLeakage", "secagg"):
         assert words in first
+    assert "Yes, by outsider, and as much by server, colluders(server, client/0)." in first
     assert first.count("data:image/png;base64,") == 1
     assert tags.at("section", **{"class": "worst"}) < tags.at("section", **{"class": "card"})
     assert tags.at("section", **{"class": "card"}) < tags.at("details")

@@ -52,7 +52,7 @@ def headline(
     asked = f" Asked in {_say(probe)}." if probe and top.asset in PROBED else ""
     parts = [
         f"<p><b>Worst leak: {_say(top.asset)}</b> under layer <b>{_say(top.layer)}</b>:"
-        f" {_say(QUESTIONS[top.asset])} Yes, by {_say(top.who)}.</p>",
+        f" {_say(QUESTIONS[top.asset])} Yes, by {_say(_who(top))}.</p>",
         f"<p><b>Evidence:</b> {_say(top.attack)}: {_say(top.evidence)}, of {_say(top.counted)}."
         f"{asked}{f' The adversary {_say(top.threat.sentence)}.' if top.threat else ''}</p>",
         f"<p><b>Change:</b> {_say(top.change)}{_elsewhere(top)}.</p>",
@@ -73,6 +73,15 @@ def chips(report: AuditReport, lines: Sequence[Line]) -> str:
             f" {bad} of {asked} assets leak</a></li>"
         )
     return f'<ul class="chips">{"".join(links)}</ul>'
+
+
+def _who(line: Line) -> str:
+    """The worst adversary, and who else sees as much: the first two others by name."""
+    first, *others = line.adversaries
+    if not others:
+        return first
+    more = f" and {len(others) - 2} more" * (len(others) > 2)
+    return f"{first}, and as much by {', '.join(others[:2])}{more}"
 
 
 def layer_card(report: AuditReport, number: int, layer: str, lines: Sequence[Line]) -> str:
