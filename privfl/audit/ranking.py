@@ -183,7 +183,9 @@ def _clustered_auc(
         return alone
     more = math.sqrt(_more(len(at), tied) / (1 - _alike(len(at), tied)))
     low, high = (found.value + more * (end - found.value) for end in (found.low, found.high))
-    if high - low < (alone.high - alone.low) / 2:  # clusters that agree, as all do at an AUC of 1
+    # clusters that agree, as all do at an AUC of 1, and few areas of few pairs, which are no normal
+    # ones: then samples of each cluster, of whom members were drawn at random, must say so too
+    if len(at) < FEW or high - low < (alone.high - alone.low) / 2:
         low, high = min(low, alone.low), max(high, alone.high)
     return Figure(found.value, max(0.0, low), min(1.0, high))
 

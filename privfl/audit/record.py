@@ -23,6 +23,7 @@ from privfl.core import ConfigError
 from privfl.engine.files import write_atomically
 
 _NO_RECORD = "this is no record in the schema privfl.audit/1"
+_ROUNDED = 1e-6
 SCHEMA = "privfl.audit/1"
 """The schema's name and version. Keys are added within a version, and never taken away or given
 another meaning.
@@ -152,9 +153,23 @@ def read_record(path: Path) -> dict[str, Any]:
         _printed("effort", held["effort"])
     except TypeError as fault:
         raise ConfigError(f"{_NO_RECORD}: {fault}.") from None
-    rows_of(held)
+    for row in rows_of(held):
+        _check_figures(row)
     _check_lies(held["lies"])
     return dict(held)
+
+
+def _check_figures(row: Row) -> None:
+    """Refuse figures beside their own intervals, which would make an audit look better or worse
+    than it was.
+    """
+    for name, told in row.figures.items():
+        below, above = told.low - told.value > _ROUNDED, told.value - told.high > _ROUNDED
+        if below or above or told.low > told.high:  # ends that are not known are none of these
+            raise ConfigError(
+                f"{_NO_RECORD}: {name} of {row} is {told.value:g} in [{told.low:g},"
+                f" {told.high:g}], and a value lies in its interval: audit again."
+            )
 
 
 def _check_lies(lies: object) -> None:

@@ -318,6 +318,16 @@ def test_a_record_whose_figures_are_no_numbers_is_refused_when_it_is_read(tmp_pa
         read_record(tmp_path / "old.json")
 
 
+@pytest.mark.parametrize("ends", [(0.9, 0.1), (0.7, 0.9), (0.1, 0.5), (None, 0.5)])
+def test_an_older_interval_that_is_none_decides_nothing(tmp_path, ends):
+    """With its ends turned round an older figure of .02 would pass for one of .9."""
+    told = held(finding((0.02, 0.01, 0.03)))
+    told["findings"][0]["figures"]["auc"].update(dict(zip(("low", "high"), ends, strict=True)))
+    (tmp_path / "old.json").write_text(json.dumps(told))
+    with pytest.raises(ConfigError, match=r"auc of LossThreshold .* is 0\.6 in .*audit again"):
+        read_record(tmp_path / "old.json")
+
+
 def spoilt(at, key, value):
     told = held(finding((0.02, 0.01, 0.03)))
     told["lies"] = [{"layer": "l", "liars": "server", "lie": "swaps a key", "read": []}]

@@ -6,13 +6,23 @@ import pytest
 import torch
 from torch import nn
 
-from privfl.attacks import Forward, Knowledge, Reconstruction
+from privfl import Federation
+from privfl.attacks import (
+    Forward,
+    GradientInversion,
+    Knowledge,
+    LinearLeakage,
+    Reconstruction,
+)
+from privfl.audit import Attacks, audit, card
 from privfl.audit.findings import Finding
 from privfl.audit.games.notes import AuditNotes
 from privfl.audit.games.reconstruction import Truth, _pictures
 from privfl.audit.games.tables import field_luck
 from privfl.audit.rehearsal import Ground
 from privfl.core import Dataset
+from privfl.data import load
+from privfl.training import FedSGD
 
 FORWARD = Forward(
     nn.Linear(64, 2), lambda m, x, y: m(x).sum(), (1, 8, 8), 2, lr=0.1, low=(0.0,), high=(1.0,)
@@ -54,7 +64,7 @@ def likenesses(decoys, share, seed):
     return 0.5 + noise * torch.where(near, NEAR.get(decoys, 0.05), 0.35).view(-1, 1, 1, 1)
 
 
-@pytest.mark.parametrize("decoys", [5, 20])
+@pytest.mark.parametrize("decoys", [5, 20, 45])
 def test_claims_that_saw_nothing_leak_no_more_often_than_once_in_40_times(decoys):
     blind = torch.full((1, 1, 8, 8), 0.5)
     found = [judged(blind, likenesses(decoys, 1 / (decoys + 1), seed)) for seed in range(200)]
@@ -69,6 +79,28 @@ def test_an_exact_claim_is_found_with_few_samples_to_spare(decoys):
     assert found.verdict == "leaks"
     assert found.luck < 0.025
     assert found.rates["recognised, decoys"].high == pytest.approx(1 - 0.025 ** (1 / decoys))
+
+
+@pytest.mark.parametrize("samples", [30, 60, 200])
+def test_a_sample_that_is_read_exactly_is_found_by_several_looks(samples):
+    """Among 40 to 400 decoys no rank was rare enough for four looks, and with fewer it leaked."""
+    digits = load("digits")
+    torch.manual_seed(0)
+    federation = Federation(
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+        [digits.train.take(range(samples))],
+        digits.test.take(range(20)),
+        rounds=1,
+        training=FedSGD(lr=0.1),
+    )
+    looks = [LinearLeakage(), LinearLeakage(target="sum")]
+    looks += [GradientInversion(iterations=5), GradientInversion(iterations=5, target="sum")]
+    report = audit(
+        federation, adversaries=["server"], attacks=Attacks(probe=tuple(looks)), lies=None
+    )
+    (line,) = [line for line in card(report) if line.asset == "samples"]
+    assert line.figures["psnr"].value > 100
+    assert (line.verdict, line.looks) == ("leaks", 4)
 
 
 def test_one_decoy_tells_nothing_and_the_finding_says_so():

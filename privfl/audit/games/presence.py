@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,8 +27,14 @@ from privfl.federation import Federation, Run
 
 ROUNDS = 3
 """How many rounds of each run are played at most."""
-PAIRS = 2
-"""So many pairs of runs: whoever's data take part in one run of a pair, do not in the other."""
+PAIRS = (2, 6)
+"""So many pairs of runs at least and at most: whoever's data take part in one run of a pair, do not
+in the other.
+"""
+DEALS = 1000
+"""So many ways there should be to say whose data take part: with fewer, who is right of everybody
+may as well have been lucky.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,17 @@ def attack_presence(
             _asked(notes, layer, adversary, attack, played, informed, clients, mine)
 
 
+def pairs_of(clients: int) -> int:
+    """How many pairs of runs so many clients need: of few, who took part is guessed too easily.
+
+    >>> [pairs_of(clients) for clients in (2, 4, 6, 12)]
+    [6, 4, 3, 2]
+    """
+    least, most = PAIRS
+    halves = max(math.comb(clients, clients // 2), 2)
+    return next((pairs for pairs in range(least, most) if halves**pairs >= DEALS), most)
+
+
 def _unplayed(
     notes: AuditNotes,
     layer: str,
@@ -131,7 +149,7 @@ def _runs(
         span=work.data.span,
     )
     clients, played = sorted(own), []
-    for pair in range(PAIRS):
+    for pair in range(pairs_of(len(clients))):
         rng = Seeds(seed).generator("audit presence", pair)
         order = torch.randperm(len(clients), generator=rng).tolist()
         half = frozenset(clients[at] for at in order[: len(clients) // 2])

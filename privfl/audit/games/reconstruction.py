@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from privfl.attacks import (
 )
 from privfl.audit import score
 from privfl.audit.findings import Finding
+from privfl.audit.games.labels import label_finding
 from privfl.audit.games.luck import RARE, recognised_luck
 from privfl.audit.games.notes import (
     AuditNotes,
@@ -36,7 +36,7 @@ from privfl.audit.games.notes import (
     unasked,
 )
 from privfl.audit.games.tables import field_luck, field_rates
-from privfl.audit.intervals import Floats, by_cluster, clustered_mean, clustered_share
+from privfl.audit.intervals import FEW, by_cluster, clustered_mean
 from privfl.audit.rehearsal import Ground, views_of
 from privfl.core import ClientId, Dataset, Rows, View
 from privfl.federation import Run
@@ -45,8 +45,6 @@ RECOGNISED = 20.0
 """PSNR in dB above which a picture counts as recognised, by convention."""
 ROWS = 60
 """So many rows of a view are attacked at most, spread evenly over it."""
-PERMUTED = 1000
-"""Deals of claims to rows in a permutation test."""
 DECOYS = 400
 """So many decoys are held against an audit's claims, or 20 sets of them where that is more: enough
 for one exact sample to stand out. Each counts once: with fewer samples to spare there are fewer.
@@ -96,6 +94,15 @@ class Truth:
             for client in clients
         )
         return max(1, min(own))
+
+    def their_own(self, clients: Sequence[ClientId]) -> int:
+        """In how many draws all of these clients' decoys are samples of their own: others' are less
+        like theirs, where labels differ from client to client, so that what a client is like would
+        pass for what it held.
+        """
+        return min(
+            len(self._others(client)) // max(len(self.held[client]), 1) for client in clients
+        )
 
     def different(self, clients: Sequence[ClientId]) -> int:
         """How many draws of these clients' decoys there are before samples come again, and 1 at
@@ -154,7 +161,11 @@ def attack_probe(
             if why:
                 unasked(notes, finding, why)
             elif counts:
-                _labels(notes, finding, answers, everybody, truth, knows)
+                rows = [
+                    (told, truth.of(clients))
+                    for clients, told in _grouped(answers, everybody).items()
+                ]
+                notes.findings.append(label_finding(finding, rows, truth.data.classes, knows))
             else:
                 _pictures(notes, finding, answers, everybody, truth, knows, forward)
 
@@ -205,67 +216,6 @@ def _grouped(
     return groups
 
 
-def _labels(
-    notes: AuditNotes,
-    finding: Finding,
-    answers: Answers,
-    everybody: tuple[ClientId, ...],
-    truth: Truth,
-    knows: Knowledge,
-) -> None:
-    classes = truth.data.classes
-    share = torch.ones(classes) / classes
-    if knows.auxiliary is not None:
-        share = torch.bincount(knows.auxiliary.y, minlength=classes) / knows.auxiliary.n
-    counts: list[Tensor] = []
-    there: list[Tensor] = []
-    for clients, told in _grouped(answers, everybody).items():
-        true = truth.of(clients)
-        counted = [answer.counts.float() for answer in told if isinstance(answer, Counts)]
-        counts.append(torch.stack(counted).sum(dim=0) if counted else share * true.n)
-        there.append(torch.bincount(true.y, minlength=classes).float())
-    size = torch.stack(there).sum(dim=1).tolist()
-    table = np.array([[_overlap(guess, labels) for labels in there] for guess in counts])
-    weights = np.array(size, dtype=np.float64)
-    right, blind = table.diagonal(), np.array([_overlap(share, labels) for labels in there])
-    value, prior = (clustered_share(part, weights, int(sum(size))) for part in (right, blind))
-    gap = _above_others(table, weights, knows.seed)
-    control = score.Figure(value.value - gap.value)
-    clear = gap.low > 0 if len(size) > 1 else value.low > prior.value
-    notes.findings.append(
-        replace(
-            finding,
-            value=value,
-            baseline=score.Figure(prior.value),
-            control=control,
-            rates={"gap to other rows": gap} if len(size) > 1 else {},
-            units=int(sum(size)),
-            unit="labels",
-            clusters=len(size),
-            verdict="leaks" if clear else "not found",
-        )
-    )
-
-
-def _above_others(table: Floats, weights: Floats, seed: int) -> score.Figure:
-    """By how much more claims have right of their own rows than of rows dealt to them at random;
-    the interval holds zero where a permutation test at 5 % lets it stand.
-    """
-    rng, k = np.random.default_rng(seed), len(table)
-    share = weights / weights.sum()
-    own = float(share @ table.diagonal())
-    dealt = np.array([share @ table[rng.permutation(k), np.arange(k)] for _ in range(PERMUTED)])
-    gap, reach = own - float(dealt.mean()), 1.96 * float(dealt.std())
-    return score.Figure(gap, gap - reach, gap + reach)
-
-
-def _overlap(guess: Tensor, labels: Tensor) -> float:
-    """The share of a row's labels that a guess at their histogram has right, at the row's size."""
-    n = float(labels.sum())
-    scaled = guess * (n / max(float(guess.sum()), 1e-12))
-    return float(torch.minimum(scaled, labels).sum()) / n
-
-
 def _pictures(
     notes: AuditNotes,
     finding: Finding,
@@ -297,7 +247,8 @@ def _pictures(
         decoys = torch.cat([truth.decoys(clients, draw).x for draw in range(draws)])
         sets = _unit(decoys, forward).view(draws, true.n, *true.x.shape[1:])
         chances.append(torch.stack([score.decibels(claimed, others) for others in sets]))
-        beside.append(chances[-1][: truth.apart(clients)].mean(dim=0))
+        alike = truth.their_own(clients) or truth.apart(clients)
+        beside.append(chances[-1][:alike].mean(dim=0))
         one = len(answers) == 1  # of a sum each client's samples are a cluster
         home += [
             who if one else number
@@ -315,7 +266,12 @@ def _pictures(
     n, m = len(told.psnr), decoy.numel()
     others = decoy.mean(dim=1).tolist()
     luck = recognised_luck(sharp, n, chance, m, float(told.psnr.mean()), others)
-    leaks = gap.low > 0 or luck < RARE
+    # gaps of few clients are no normal ones: draws of decoys as good as the truth are luck too
+    fresh = min(truth.apart(clients) for clients in groups)
+    ranked = decoy[:fresh].mean(dim=1) >= told.psnr.mean()
+    rank = (1 + int(ranked.sum())) / (1 + len(ranked))
+    ahead = len(set(home)) >= FEW or rank <= max(RARE, 1 / (1 + len(ranked)))
+    leaks = (gap.low > 0 and ahead) or luck < RARE
     fields = field_rates(raw, at, knows) if truth.data.x.ndim == 2 else {}
     if fields:  # of a table they are the second test, in place of what looks alike
         luck = 1.0
@@ -323,7 +279,7 @@ def _pictures(
             (clients,) = groups
             apart = range(min(draws, truth.apart(clients)))
             luck = field_luck(*raw[0], [truth.decoys(clients, draw).x for draw in apart], knows)
-        leaks = gap.low > 0 or fields["gap to blind"].low > 0 or luck < RARE
+        leaks = (gap.low > 0 and ahead) or fields["gap to blind"].low > 0 or luck < RARE
     recognised = score.proportion(sharp, n)
     more = (
         f"best {float(told.psnr.max()):.1f} dB; SSIM {float(told.ssim.mean()):.3f}; over"

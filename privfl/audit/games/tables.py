@@ -63,7 +63,8 @@ def field_luck(
     """How likely claims [m, columns] have as many fields of true records [n, columns] right where
     they hang on them no more than on any of the ``decoys`` [n, columns]: a rank among these, which
     a client that is alone has where it has no interval. With so few decoys that no rank is rare,
-    what their shares of right fields predict, spread no less than those of as many coins.
+    and where no decoy is as good, what their shares of right fields predict, spread no less than
+    those of as many coins: it tells a whole record from one that is somewhat better than others.
     """
     if knows.auxiliary is None or claimed is None:
         return 1.0
@@ -75,12 +76,12 @@ def field_luck(
     right, *others = (
         float(_right(tried, one, groups, deviation).mean()) for one in (true, *decoys)
     )
-    if 1 / (1 + len(others)) < RARE:
-        return (1 + sum(other >= right for other in others)) / (1 + len(others))
+    rank = (1 + sum(other >= right for other in others)) / (1 + len(others))
     if any(other >= right for other in others):  # as good by chance, once at least
-        return 1.0
+        return rank if 1 / (1 + len(others)) < RARE else 1.0
     fields = fields_right(true.flatten(1), true.flatten(1), groups, deviation)[0].shape[1]
-    return predicted_luck(right, others, 0.5 / fields**0.5)
+    told = predicted_luck(right, others, 0.5 / fields**0.5)
+    return min(rank, told) if 1 / (1 + len(others)) < RARE else told
 
 
 def _right(
