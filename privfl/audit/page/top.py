@@ -77,9 +77,9 @@ def chips(report: AuditReport, lines: Sequence[Line]) -> str:
 
 def _who(line: Line) -> str:
     """The worst adversary, and who else sees as much: the first two others by name."""
+    if len(line.adversaries) < 2:
+        return line.who
     first, *others = line.adversaries
-    if not others:
-        return first
     more = f" and {len(others) - 2} more" * (len(others) > 2)
     return f"{first}, and as much by {', '.join(others[:2])}{more}"
 
