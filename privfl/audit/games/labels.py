@@ -82,13 +82,15 @@ def _above_others(table: Floats, weights: Floats, seed: int) -> tuple[score.Figu
     else:
         drawn = rng.permuted(np.tile(np.arange(k), (DEALS, 1)), axis=1)
         deals = np.concatenate([np.arange(k)[None], drawn])
-    dealt = np.sort(table[deals, np.arange(k)] @ (weights / weights.sum()))
+    dealt = table[deals, np.arange(k)] @ (weights / weights.sum())
     own = float((weights / weights.sum()) @ table.diagonal())
     luck = float((dealt >= own - 1e-9).mean())
-    # the greatest that one in 40 deals or more reach, and the least
-    among = int(np.ceil(RARE * len(dealt)))
+    # counts come in steps: quantiles of the mid-distribution (Ma, Genton, Parzen 2011, section 2)
+    steps, times = np.unique(dealt.round(9), return_counts=True)
+    middle = (np.cumsum(times) - times / 2) / len(dealt)
+    least, most = np.interp([RARE, 1 - RARE], middle, steps)
     gap = own - float(dealt.mean())
-    low, high = own - float(dealt[-among]), own - float(dealt[among - 1])
+    low, high = own - float(most), own - float(least)
     return score.Figure(gap, min(low, gap), max(high, gap)), luck
 
 
