@@ -11,6 +11,7 @@ from benchmarks.privacy_attacks.membership import stream, writers
 from benchmarks.privacy_attacks.meter import meter
 from benchmarks.privacy_attacks.noise import noise
 from benchmarks.privacy_attacks.nulls import nulls
+from benchmarks.privacy_attacks.presence import presence
 from benchmarks.privacy_attacks.reconstruction import (
     adaptive,
     closed_form,
@@ -36,6 +37,7 @@ CASES: dict[str, Case] = {
     "stream": stream,
     "trajectory": trajectory,
     "black_box": black_box,
+    "presence": presence,
     "writers": writers,
     "shadows": shadows,
     "meter": meter,

@@ -86,8 +86,8 @@ GENERATORS = (
 )
 LENGTH, TOKENS = 6, 20
 ALONE = "the share's own interval"
-"""It holds the mean of decoys, which are of the same text, more often than the share of a deployment
-like it, so that at most .98 is not asked of it.
+"""It holds what decoys have right, which are of the same text, more often than the share of a
+deployment like it, so that at most .98 is not asked of it.
 """
 
 
