@@ -527,5 +527,9 @@ if sys.version_info < (3, 12):
 type(AbstractArray).__instancecheck__ = fits
 decornontype.make_func = made
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.fsync = os.fstat
+"""What tests write outlives no loss of power, and waiting for the disk took a twelfth of the time
+of runs with a folder. What is asked of a descriptor stays: that it is an open one.
+"""
 torch.set_num_threads(1)
 sys.meta_path.insert(0, Finder)

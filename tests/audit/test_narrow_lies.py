@@ -45,7 +45,7 @@ def settings(name):
     `dp_audit` finds them all by the default.
     """
     by = FOUND_BY[name]
-    pairs = 120 if by == "neighbours" else 8 if by == "charges" else 3
+    pairs = 60 if by == "neighbours" else 8 if by == "charges" else 3
     values = 20_000 if "noise" in by else 1_000
     watched = 6_000 if by in ("each one's rate", "drawn together", "drawn again") else 500
     return Settings(canaries=0, pairs=pairs, values=values, inclusions=watched)

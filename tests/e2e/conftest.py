@@ -1,8 +1,10 @@
 """Running the commands as a person would, and small runs in this process."""
 
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 import torch
@@ -31,6 +33,28 @@ def privfl(tmp_path, monkeypatch, capsys):
             code = done.code or 0
         said = capsys.readouterr()
         return subprocess.CompletedProcess(words, code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def command():
+    """Run ``privfl`` with these words in a folder, as `privfl` does, for several tests at once."""
+
+    def run(folder, *words):
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+        code = 0
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.chdir(folder)
+            patch.setenv("COLUMNS", "200")
+            patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+            patch.setattr(sys, "argv", ["privfl", *map(str, words)])
+            try:
+                main()
+            except SystemExit as done:
+                code = done.code or 0
+        said = [each.buffer.getvalue().decode() for each in (out, err)]
+        return subprocess.CompletedProcess(words, code, *said)
 
     return run
 

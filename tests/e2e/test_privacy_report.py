@@ -24,19 +24,33 @@ mechanism: {name: gaussian, noise_multiplier: 2.0}
 """
 
 
+@pytest.fixture(scope="module")
+def private(command, tmp_path_factory):
+    """The folder of a private run, and what the command printed."""
+    folder = tmp_path_factory.mktemp("private")
+    (folder / "exp.yaml").write_text(PRIVATE)
+    done = command(folder, "run", "exp.yaml", "--out", folder / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    return folder / "out", done
+
+
 def told(privfl, config, tmp_path, more="", *words):
     done = privfl("run", config(PRIVATE + more), "--out", tmp_path / "out", *words)
     assert done.returncode == 0, done.stderr
+    return read(tmp_path / "out")
+
+
+def read(folder):
+    """The summary and the page of a run."""
     return (
-        json.loads((tmp_path / "out" / "summary.json").read_text()),
-        (tmp_path / "out" / "report.html").read_text(),
+        json.loads((folder / "summary.json").read_text()),
+        (folder / "report.html").read_text(),
     )
 
 
-def test_a_run_shows_both_accountants_for_each_unit_and_says_what_its_noise_is(
-    privfl, config, tmp_path
-):
-    summary, page = told(privfl, config, tmp_path)
+def test_a_run_shows_both_accountants_for_each_unit_and_says_what_its_noise_is(private):
+    folder, _ = private
+    summary, page = read(folder)
     [line] = summary["privacy"]
     plan = {"noise_multiplier": 2.0, "sample_rate": 0.5, "steps": 3, "delta": 1e-5}
     assert line["rdp"] == pytest.approx(epsilon(**plan))
@@ -53,24 +67,22 @@ def test_a_run_shows_both_accountants_for_each_unit_and_says_what_its_noise_is(
     assert all(html.escape(warning) in page for warning in summary["warnings"])
 
 
-def test_the_screen_shows_the_claim_itself_and_no_tile_rounds_it_down(privfl, config, tmp_path):
-    done = privfl("run", config(PRIVATE), "--out", tmp_path / "out", "--json")
+def test_the_screen_shows_the_claim_itself_and_no_tile_rounds_it_down(private):
+    folder, done = private
     [row] = json.loads(done.stdout)
-    [line] = json.loads((tmp_path / "out" / "summary.json").read_text())["privacy"]
+    summary, page = read(folder)
+    [line] = summary["privacy"]
     assert row["epsilon (client level, with secret coins)"] == line["epsilon"] < line["rdp"]
     assert row["epsilon (client level, seed known)"] == line["as_drawn"]
-    tile = re.search(
-        r"<b>([0-9.]+)</b><span>epsilon, client level, with secret coins",
-        (tmp_path / "out" / "report.html").read_text(),
-    )
+    tile = re.search(r"<b>([0-9.]+)</b><span>epsilon, client level, with secret coins", page)
     assert line["epsilon"] <= float(tile[1]) < line["epsilon"] * 1.01
     assert f"({tile[1]}, 1e-05)" in line["claim"]
 
 
-def test_the_screen_of_a_private_run_says_what_is_not_covered(privfl, config, tmp_path):
-    done = privfl("run", config(PRIVATE), "--out", tmp_path / "out")
+def test_the_screen_of_a_private_run_says_what_is_not_covered(private, privfl, config, tmp_path):
+    folder, done = private
     assert "accuracy and loss are of the test data, which no epsilon counts" in done.stderr
-    assert str(tmp_path / "out" / "public") in done.stderr
+    assert str(folder / "public") in done.stderr
     bare = privfl("run", config("rounds: 1\n"), "--out", tmp_path / "bare")
     assert "not covered" not in bare.stderr
 
@@ -152,16 +164,17 @@ def test_a_run_without_noise_claims_and_warns_of_nothing():
     assert run.summary["warnings"] == []
 
 
-def test_a_run_says_its_claim_in_a_sentence_and_what_it_does_not_count(privfl, config, tmp_path):
-    done = privfl("run", config(PRIVATE), "--out", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    [line] = json.loads((tmp_path / "out" / "summary.json").read_text())["privacy"]
+def test_a_run_says_its_claim_in_a_sentence_and_what_it_does_not_count(
+    private, privfl, config, tmp_path
+):
+    folder, done = private
+    summary, page = read(folder)
+    [line] = summary["privacy"]
     claim = line["claim"]
     assert claim.startswith("Against whoever reads the released models, who learns no cohort, coin")
     assert "the epsilon of the same run with secret coins; as it was drawn" in claim
     assert "Against the server: none. Excluded: " in claim
     assert "mean and spread of the pixels" in claim
-    page = (tmp_path / "out" / "report.html").read_text()
     assert html.escape(claim) in page
     assert "what would change it" in page
     assert " ".join(claim.split()) in " ".join(done.stderr.split())

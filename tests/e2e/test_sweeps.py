@@ -39,8 +39,19 @@ def swept(privfl, config, tmp_path):
     return sweep
 
 
-def test_a_sweep_leaves_its_rows_for_other_programs(swept):
-    folder, done = swept("--json")
+@pytest.fixture(scope="module")
+def plain(command, tmp_path_factory):
+    """A sweep over two seeds that is left as it is; its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("plain")
+    (folder / "exp.yaml").write_text(DIGITS)
+    words = ("--over", "seed=0,1", "--out", folder / "s", "--json")
+    done = command(folder, "sweep", "exp.yaml", *words)
+    assert done.returncode == 0, done.stderr
+    return folder / "s", done
+
+
+def test_a_sweep_leaves_its_rows_for_other_programs(plain):
+    folder, done = plain
     rows = list(csv.DictReader((folder / "sweep.csv").read_text().splitlines()))
     told = json.loads(done.stdout)
     assert [row["seed"] for row in rows] == ["0", "1"]
@@ -189,8 +200,8 @@ def test_validation_samples_are_nobodys_and_drawn_by_the_seed():
     )
 
 
-def test_runs_are_compared_in_a_table_and_in_what_they_are_made_of(swept, privfl, tmp_path):
-    folder, _ = swept()
+def test_runs_are_compared_in_a_table_and_in_what_they_are_made_of(plain, privfl, tmp_path):
+    folder, _ = plain
     done = privfl("compare", folder / "000", folder / "001", "--out", tmp_path / "c")
     assert done.returncode == 0, done.stderr
     assert "In what they differ" in done.stdout
