@@ -79,10 +79,10 @@ def test_the_screen_shows_the_claim_itself_and_no_tile_rounds_it_down(private):
     assert f"({tile[1]}, 1e-05)" in line["claim"]
 
 
-def test_the_screen_of_a_private_run_says_what_is_not_covered(private, privfl, config, tmp_path):
-    folder, done = private
+def test_the_screen_of_a_private_run_says_what_is_not_covered(privfl, config, tmp_path):
+    done = privfl("run", config(PRIVATE), "--out", tmp_path / "out")
     assert "accuracy and loss are of the test data, which no epsilon counts" in done.stderr
-    assert str(folder / "public") in done.stderr
+    assert str(tmp_path / "out" / "public") in done.stderr
     bare = privfl("run", config("rounds: 1\n"), "--out", tmp_path / "bare")
     assert "not covered" not in bare.stderr
 
