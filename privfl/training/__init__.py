@@ -1,4 +1,4 @@
-"""Local training: SGD and its relatives, one client at a time, stacked over clients, or in worker
+"""Local training: SGD and its relatives, one client at a time, several at once, or in worker
 processes.
 """
 
@@ -28,6 +28,7 @@ from privfl.training.sgd import FedProx, FedSGD, LocalSGD, LocalTrainer
 from privfl.training.soteria import Soteria
 from privfl.training.stacked import Stacked
 from privfl.training.task import Failed, Result, Samples, Task, Trained, Workload
+from privfl.training.vmapped import Vmapped
 
 __all__ = [
     "FGSM",
@@ -64,6 +65,7 @@ __all__ = [
     "Task",
     "Trained",
     "TrainsInTurn",
+    "Vmapped",
     "WithStatistics",
     "Workload",
     "adapt",

@@ -27,8 +27,9 @@ from privfl.training.ray_actors import RayActors
 from privfl.training.sgd import LocalSGD
 from privfl.training.stacked import Stacked
 from privfl.training.task import IMAGES, Failed, Task, Workload
+from privfl.training.vmapped import Vmapped
 
-NAMES = ("auto", "sequential", "stacked", "processes", "ray")
+NAMES = ("auto", "sequential", "stacked", "vmapped", "processes", "ray")
 WORKERS = ("processes", "ray")
 """Those that may say how many workers they have."""
 CHANNELS_LAST = "channels-last"
@@ -56,15 +57,16 @@ def executors(
     """The executor that was asked for, or the one that measured fastest; and ``"name: why"``, which
     is itself a valid ``wanted``.
 
-    ``wanted`` is ``auto``, ``sequential``, ``stacked``, ``processes`` (``processes/4`` for four
-    workers; else one for each core) or ``ray`` (``ray/4``), which ``auto`` never picks;
+    ``wanted`` is ``auto``, ``sequential``, ``stacked``, ``vmapped`` (which ``auto`` tries on
+    accelerators alone), ``processes`` (``processes/4`` for four workers; else one for each core) or
+    ``ray`` (``ray/4``), which ``auto`` never picks;
     ``sequential/channels-last`` and ``processes/4/channels-last`` lay out batches of images so.
     Executors round differently, so a run that goes on passes the text that it was given, and trains
     the same way again.
 
     Raises:
         ConfigError: no such executor.
-        UnsupportedModel: ``stacked`` was asked for and does not apply.
+        UnsupportedModel: ``stacked`` or ``vmapped`` was asked for and does not apply.
     """
     name, count, last = _asked(wanted)
     cores = count or workers or os.cpu_count() or 1
@@ -74,6 +76,8 @@ def executors(
         return Sequential(workload, channels_last=last), f"sequential{laid}: {reason}"
     if name == "stacked":
         return Stacked(workload), f"stacked: {reason}"
+    if name == "vmapped":
+        return Vmapped(workload), f"vmapped: {reason}"
     if name == "processes":
         made = Processes(workload, cores, channels_last=last)
         return made, f"processes/{cores}{laid}: {reason}"
@@ -141,6 +145,8 @@ def _measured(
         return workers, f"{best}: {reason}"
     if best == "stacked":
         return Stacked(workload), f"{best}: {reason}"
+    if best == "vmapped":
+        return Vmapped(workload), f"{best}: {reason}"
     return Sequential(workload, channels_last=best == LAID_OUT), f"{best}: {reason}"
 
 
@@ -149,8 +155,9 @@ def _in_one_process(short: Workload, sample: list[Task], seed: int) -> tuple[dic
     nothing.
     """
     base = Sequential(short)
+    together: Stacked | Vmapped
     try:
-        stacked = Stacked(short)
+        together = _together(short)
     except UnsupportedModel as refused:
         few = sample[:2]
         took, fail = _seconds(base, short, few, seed)
@@ -162,11 +169,27 @@ def _in_one_process(short: Workload, sample: list[Task], seed: int) -> tuple[dic
         return seconds, str(refused)
     took, fail = _seconds(base, short, sample, seed)
     seconds = {"sequential": took / len(sample)}
-    took, fail_so = _seconds(stacked, short, sample, seed)
+    took, fail_so = _seconds(together, short, sample, seed)
+    name = "stacked" if isinstance(together, Stacked) else "vmapped"
     if fail_so <= fail:
-        seconds["stacked"] = took / len(sample)
+        seconds[name] = took / len(sample)
         return seconds, ""
-    return seconds, "clients whose training is stacked fail."
+    return seconds, f"clients whose training is {name} fail."
+
+
+def _together(short: Workload) -> Stacked | Vmapped:
+    """A way to train several clients at once that may be worth it: on a CPU no network's but a
+    stack of linear layers is.
+
+    Raises:
+        UnsupportedModel: there is none.
+    """
+    try:
+        return Stacked(short)
+    except UnsupportedModel:
+        if short.model.flat.device.type == "cpu":
+            raise
+    return Vmapped(short)
 
 
 def _seconds(

@@ -56,6 +56,12 @@ CASES = {
         "mlp",
         lambda: {"executor": "stacked", "training": plain(prox=0.1, momentum=0.9)},
     ),
+    "vmapped": ("cnn", lambda: {"executor": "vmapped", "training": plain()}),
+    "mapped, each step whole": (
+        "cnn",
+        lambda: {"executor": "vmapped", "training": plain(prox=0.1, momentum=0.9)},
+    ),
+    "Scaffold, mapped": ("cnn", lambda: {"training": Scaffold(), "executor": "vmapped"}),
     "measured": ("mlp", lambda: {"executor": "auto"}),
     "Scaffold": ("mlp", lambda: {"training": Scaffold()}),
     "Scaffold, stacked": ("mlp", lambda: {"training": Scaffold(), "executor": "stacked"}),
@@ -106,7 +112,7 @@ def test_a_run_on_a_device_is_the_run_on_the_cpu(case, device):
     assert there.accuracy == here.accuracy
 
 
-@pytest.mark.parametrize("executor", ["sequential", "stacked"])
+@pytest.mark.parametrize("executor", ["sequential", "stacked", "vmapped"])
 def test_no_step_waits_for_the_device(executor, device):
     waits = []
     for epochs in (1, 4):

@@ -43,6 +43,7 @@ from privfl.training import (
     Stacked,
     Task,
     Trained,
+    Vmapped,
     Workload,
     cross_entropy,
     executors,
@@ -108,7 +109,7 @@ class OwnWay:
         return trained
 
 
-@pytest.mark.parametrize("executor", [Sequential, Stacked])
+@pytest.mark.parametrize("executor", [Sequential, Stacked, Vmapped])
 def test_a_client_that_trains_its_own_way_hands_out_what_the_recipes_steps_would_have_left(
     workload, cohort, sent, executor
 ):
@@ -256,7 +257,7 @@ def test_stacked_scaffold_corrects_each_client_by_its_own_control_variate(worklo
         assert torch.allclose(a.aux["control"], b.aux["control"], atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", [Sequential, Stacked])
+@pytest.mark.parametrize("kind", [Sequential, Stacked, Vmapped])
 def test_the_same_seed_gives_the_same_bits_whatever_the_company_of_a_client(
     kind, workload, cohort, sent
 ):
@@ -272,7 +273,7 @@ def test_the_same_seed_gives_the_same_bits_whatever_the_company_of_a_client(
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("kind", [Sequential, Stacked])
+@pytest.mark.parametrize("kind", [Sequential, Stacked, Vmapped])
 def test_rows_may_lie_apart_and_nothing_is_written_between_them(kind, workload, cohort, sent):
     load, tasks = workload(LocalSGD(lr=0.1)), cohort([40, 12, 40])
     broadcast, d = sent(load, tasks), load.model.d
@@ -301,7 +302,7 @@ def failing_cohort(cohort, digits):
     ]
 
 
-@pytest.mark.parametrize("kind", [Sequential, Stacked, Processes])
+@pytest.mark.parametrize("kind", [Sequential, Stacked, Vmapped, Processes])
 def test_a_failing_client_is_named_and_the_others_train_as_ever(
     kind, workload, cohort, sent, digits
 ):
@@ -320,7 +321,7 @@ def test_a_failing_client_is_named_and_the_others_train_as_ever(
     assert torch.allclose(out[[0, 3, 5]], alone, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [Sequential, Stacked])
+@pytest.mark.parametrize("kind", [Sequential, Stacked, Vmapped])
 def test_a_diverging_client_is_nan_and_no_crash(kind, workload, cohort, sent, digits):
     load, tasks = workload(LocalSGD(lr=0.1, plan=LocalPlan(8, epochs=2))), cohort([40, 40, 40])
     poisoned = Dataset(digits.x[:40] * float("nan"), digits.y[:40], classes=10)
@@ -336,7 +337,7 @@ def test_a_diverging_client_is_nan_and_no_crash(kind, workload, cohort, sent, di
     assert all(isinstance(r, Trained) for r in results)
 
 
-@pytest.mark.parametrize("kind", [Sequential, Stacked])
+@pytest.mark.parametrize("kind", [Sequential, Stacked, Vmapped])
 def test_a_client_may_have_its_own_data_broadcast_and_method(kind, workload, cohort, sent, digits):
     load, tasks = workload(LocalSGD(lr=0.1)), cohort([40, 40, 40, 40])
     broadcast = sent(load, tasks)

@@ -1,0 +1,240 @@
+"""Vmapped training: the steps of several clients' networks at once, by `torch.func.vmap`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+from torch.nn import functional
+
+from privfl.core import Broadcast, CoinSource, Dataset, FlatModel, UnsupportedModel, Vector
+from privfl.training.cohort import (
+    InBlocks,
+    Planned,
+    Step,
+    start_of,
+    stretches,
+    table,
+    trained_together,
+    unpadded,
+)
+from privfl.training.sgd import LocalSGD
+from privfl.training.task import Result, Task, Workload
+from privfl.training.written_lstm import with_written_lstms
+
+MOST = 256
+"""Clients of a block at most: where an accelerator has no room for so many, half as many are
+tried.
+"""
+NEAR = 1e-3
+"""How far mapped gradients of a first batch may lie from those of the network alone, as a part of
+their length: far more than rounding, and far less than a sample's share in a batch of two.
+"""
+IGNORED = -100
+"""The label that `torch.nn.functional.cross_entropy` leaves out."""
+Gradients = Callable[
+    [dict[str, Tensor], Tensor, Tensor, Bool[Tensor, "K B"]], tuple[dict[str, Tensor], Tensor]
+]
+"""Of the parameters of K networks by name [K, ...], their batches [K, B, ...], labels and which
+samples are there: the gradients of their mean losses, and these [K].
+"""
+
+
+class Vmapped:
+    """Several clients at once, for any network that `torch.func` can trace and that reads samples
+    one by one (convolutions, GroupNorm, attention, LSTMs), under plain local SGD and its relatives.
+
+    It is for accelerators, where small networks mostly wait for their kernels to be launched: K
+    clients share each launch. On a CPU `Sequential` is faster. Batches, padding and company are as
+    in `Stacked`, and results agree with `Sequential` to about 1e-5 a step; a client with a method
+    of its own is trained as that would. An LSTM is written out step by step, because the fused ones
+    cannot be mapped.
+
+    Raises:
+        UnsupportedModel: the loss or one of the method's seats cannot be mapped, the network draws
+            random numbers (dropout), mixes the samples of a batch or has running statistics
+            (BatchNorm), or torch.func cannot trace it; `Sequential` takes all of them.
+
+    >>> from privfl.core import Seeds
+    >>> from privfl.models import cnn
+    >>> from privfl.training import LocalSGD, Sequential, cross_entropy
+    >>> _ = torch.manual_seed(0)
+    >>> data = Dataset(torch.rand(12, 1, 16, 16), torch.arange(12) % 3, classes=3)
+    >>> load = Workload(FlatModel(cnn((1, 16, 16), 3)), cross_entropy, LocalSGD(), data)
+    >>> tasks = [Task(0, torch.arange(7)), Task(1, torch.arange(7, 12))]
+    >>> sent, (mapped, plain) = Broadcast(0, load.model.read()), torch.empty(2, 2, load.model.d)
+    >>> _ = Vmapped(load).train(sent, tasks, mapped, Seeds(0))
+    >>> _ = Sequential(load).train(sent, tasks, plain, Seeds(0))
+    >>> torch.allclose(mapped, plain, atol=1e-5)
+    True
+    """
+
+    def __init__(self, workload: Workload) -> None:
+        self.method, gradient = trained_together(workload, "vmapped")
+        self.workload = workload
+        if workload.data.y.is_floating_point():
+            raise UnsupportedModel("soft labels cannot be mapped: use the sequential executor.")
+        self.module = with_written_lstms(workload.model.module)
+        self.gradients = mapped_gradients(self.module)
+        _probed(workload, self.gradients)
+        self.blocks = InBlocks(workload, gradient, self.method)
+
+    def train(
+        self,
+        broadcast: Broadcast,
+        tasks: Sequence[Task],
+        out: Float[Tensor, "n d"],
+        seeds: CoinSource,
+    ) -> list[Result]:
+        """Train every task's client; see `Executor.train`."""
+        return self.blocks.train(broadcast, tasks, out, seeds, lambda _: MOST, self._room)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _room(self, group: Sequence[Planned], together: int) -> _Room:
+        model = self.workload.model
+        rows, gradient = (
+            torch.empty(together, model.d, device=model.flat.device) for _ in range(2)
+        )
+        return _Room(self.method, model, self.gradients, rows, gradient)
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """Rows of parameters and gradients [K, d] (`cohort.Room`)."""
+
+    method: LocalSGD
+    model: FlatModel
+    gradients: Gradients
+    rows: Float[Tensor, "K d"]
+    gradient: Float[Tensor, "K d"]
+
+    def ended(self, block: Sequence[Planned]) -> list[bool]:
+        """What a later model makes of a sample that pads a batch may be infinite."""
+        if unpadded(block):
+            return [True] * len(block)
+        finite: list[bool] = self.rows[: len(block)].sum(1).isfinite().tolist()
+        return finite
+
+    def change(self, k: int, start: Vector, out: Vector) -> None:
+        """What training changed in a row."""
+        torch.sub(self.rows[k], start, out=out)
+
+    def train(self, data: Dataset, block: Sequence[Planned]) -> list[float]:
+        """Train a block in the first rows."""
+        start = start_of(block)
+        self.model.write(block[0].sent.parameters)  # frozen parameters and constants are its own
+        rows, gradient = self.rows[: len(block)], self.gradient[: len(block)]
+        rows.copy_(start.expand_as(rows))
+        at, share = (each.squeeze(2).to(data.x.device) for each in table(block))
+        lr = self.method.rate(block[0].sent.version)
+        step = Step(self.method, start, block, rows, gradient, lr)
+        total = torch.zeros(len(block), dtype=torch.float64, device=rows.device)
+        for began, ended, active, width, _ in stretches(block):
+            for s in range(began, ended):
+                some, there = at[s, :active, :width], share[s, :active, :width] > 0
+                found, losses = self.gradients(
+                    parts(self.model, rows[:active]), data.x[some], data.y[some], there
+                )
+                torch.cat(
+                    [found[slot.name].flatten(1) for slot in self.model.slots],
+                    dim=1,
+                    out=gradient[:active],
+                )
+                total[:active] += losses
+                step(active)
+        sums: list[float] = total.tolist()
+        return sums
+
+
+def parts(model: FlatModel, rows: Float[Tensor, "K d"]) -> dict[str, Tensor]:
+    """Views of K flat vectors, by parameter name [K, ...]."""
+    return {
+        slot.name: rows[:, slot.start : slot.stop].view(-1, *slot.shape) for slot in model.slots
+    }
+
+
+def mapped_gradients(module: nn.Module) -> Gradients:
+    """The gradients of the mean cross-entropies of K networks of one architecture, each on its own
+    batch; samples that are not there count nothing.
+    """
+
+    def loss(
+        parameters: dict[str, Tensor], x: Tensor, y: Tensor, there: Bool[Tensor, " B"]
+    ) -> Tensor:
+        logits: Tensor = functional_call(module, parameters, (x,))
+        each = functional.cross_entropy(
+            logits.flatten(0, -2), y.flatten(), ignore_index=IGNORED, reduction="none"
+        )
+        counted = there.view(-1, *[1] * (y.dim() - 1)).expand_as(y).flatten() & (
+            y.flatten() != IGNORED
+        )
+        mean: Tensor = (each * counted).sum() / counted.sum()
+        return mean
+
+    mapped: Gradients = vmap(grad_and_value(loss), randomness="error")
+    return mapped
+
+
+def _probed(workload: Workload, gradients: Gradients) -> None:
+    """Refuse a network whose mapped gradients are not its own: two copies of it, unlike each other,
+    on a batch of three samples and on one of two that is padded.
+    """
+    model, data = workload.model, workload.data.take(range(min(3, workload.data.n)))
+    if data.n == 0:
+        return
+    before, left = model.read(), model.grad.clone()
+    rows = torch.stack([before, 1.01 * before])
+    positions = (torch.arange(3) % data.n).to(data.x.device)
+    there = torch.tensor([[True, True, True], [True, True, False]]).to(data.x.device)
+    try:
+        model.write(before)
+        at = positions.expand(2, 3)
+        try:
+            found, losses = gradients(parts(model, rows), data.x[at], data.y[at], there)
+            same = all(
+                _as_alone(workload, rows[k], data, positions[: 3 - k], found, losses, k)
+                for k in range(2)
+            )
+        except Exception as refused:
+            why = str(refused).strip().partition("\n")[0]
+            raise UnsupportedModel(
+                f"this network cannot be mapped ({type(refused).__name__}: {why[:200]}): use the"
+                " sequential executor."
+            ) from refused
+        if not same:
+            raise UnsupportedModel(
+                "this network cannot be mapped: it reads the samples of a batch together, or"
+                " computes otherwise when it is. Use the sequential executor."
+            )
+    finally:
+        model.write(before)
+        model.grad.copy_(left)
+
+
+def _as_alone(
+    workload: Workload,
+    row: Vector,
+    data: Dataset,
+    positions: Tensor,
+    found: dict[str, Tensor],
+    losses: Tensor,
+    k: int,
+) -> bool:
+    """Whether the k-th gradient and loss are those of the network ``row`` [d] by itself on these
+    samples.
+    """
+    model = workload.model
+    model.write(row)
+    model.grad.zero_()
+    loss = workload.loss(model.module, data.x[positions], data.y[positions])
+    loss.backward()  # type: ignore[no-untyped-call]
+    mine = torch.cat([found[slot.name][k].flatten() for slot in model.slots])
+    off, long = (float(torch.linalg.vector_norm(v)) for v in (mine - model.grad, model.grad))
+    value = float(loss.detach())
+    return off <= NEAR * long and abs(float(losses[k]) - value) <= NEAR * abs(value)
