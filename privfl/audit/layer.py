@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from privfl.attacks import Forward, Inference, Knowledge
 from privfl.audit import score
@@ -36,6 +36,7 @@ from privfl.core import (
     ClientId,
     ConfigError,
     Dataset,
+    FlatModel,
     Loss,
     NotVisible,
     RoundFailed,
@@ -112,7 +113,7 @@ def attack_layer(
         views = views_of(probed, adversary)
         if not isinstance(views, str):
             threats[layer, adversary] = threat_model(views, knows)
-    truth = Truth(small, work.data, ground)
+    truth = Truth(small, work.data.to("cpu"), ground)
     sends = BUFFERS in work.method.parts(work.model.d)
     more = on_statistics(asked.effort) if asked.usual_probe and sends else ()
     table = work.data.x.is_floating_point() and work.data.x.ndim == 2
@@ -232,7 +233,7 @@ def _knowledge(scenario: Scenario, auxiliary: Dataset, seed: int) -> Knowledge:
     """What the adversaries know: the public recipe, their own samples, and how to train."""
     work = scenario.workload
     forward = forward_in(scenario)
-    trainer = _trainer(work.model.module, work.method, work.loss)
+    trainer = _trainer(work.model, work.method, work.loss)
     federated = None
     if trainer is not None:
         federated = FederatedShadows(trainer, float(scenario.bound.l2), forward.local_noise)
@@ -257,7 +258,7 @@ def _ranged(forward: Forward, own: Tensor) -> Forward:
     return replace(forward, low=tuple((low - more).tolist()), high=tuple((high + more).tolist()))
 
 
-def _trainer(module: nn.Module, method: Method, loss: Loss) -> Shadows | None:
+def _trainer(model: FlatModel, method: Method, loss: Loss) -> Shadows | None:
     """Shadow training by the run's own method; of one that needs more of a server than the model
     (control variates), by plain steps of the same recipe.
     """
@@ -274,7 +275,7 @@ def _trainer(module: nn.Module, method: Method, loss: Loss) -> Shadows | None:
             weighting=method.weighting,
             gradient=method.gradient,
         )
-    return Shadows(module, method, loss, policy)
+    return Shadows(model.module, method, loss, policy, model.flat.device)
 
 
 def _reads(run: Run) -> str:

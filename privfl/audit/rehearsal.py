@@ -89,7 +89,7 @@ def divide(scenario: Scenario, held_out: float, seed: int) -> Ground:
         ConfigError: fewer than 30 samples are outside of training (`require_enough`).
     """
     require_enough(scenario, held_out)
-    data, seeds = scenario.workload.data, Seeds(seed)
+    data, seeds = scenario.workload.data.to("cpu"), Seeds(seed)  # adversaries compute there
     members: dict[ClientId, Tensor] = {}
     others: list[Tensor] = []
     whose: list[int] = []
@@ -110,7 +110,7 @@ def divide(scenario: Scenario, held_out: float, seed: int) -> Ground:
     n = len(inside)
     shown = torch.randperm(len(owner), generator=seeds.generator("audit pool"))
     pool = data.take(torch.cat([inside, *others])[shown])
-    auxiliary = _joined(data.take(torch.cat(spare)), scenario.test)
+    auxiliary = _joined(data.take(torch.cat(spare)), scenario.test.to("cpu"))
     return Ground(members, shown < n, owner[shown], pool, auxiliary)
 
 

@@ -1,5 +1,5 @@
 """Shadow training for adversaries: the project's own local training, many copies at once where the
-model can be stacked.
+model and the device allow.
 """
 
 from __future__ import annotations
@@ -22,15 +22,24 @@ from privfl.core import (
     Seeds,
     UnsupportedModel,
     Vector,
+    exact_products,
 )
-from privfl.training import LocalSGD, Sequential, Stacked, Task, Workload, cross_entropy
+from privfl.training import (
+    Executor,
+    LocalSGD,
+    Sequential,
+    Task,
+    Workload,
+    cross_entropy,
+    several,
+)
 
 
 @dataclass(frozen=True)
 class Shadows:
-    """A `Trainer` (privfl.attacks): trains K shadow clients from one start by a method, stacked
-    where the model allows. ``buffers`` is what becomes of running statistics, which are not
-    among the changes.
+    """A `Trainer` (privfl.attacks): trains K shadow clients from one start by a method, several at
+    once where `several` has a way. ``buffers`` is what becomes of running statistics, which are not
+    among the changes. What is given and what comes back lie on the CPU, whatever ``device`` trains.
 
     >>> data = Dataset(torch.randn(6, 4), torch.tensor([0, 1] * 3), classes=2)
     >>> train = Shadows(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), LocalSGD(lr=0.1))
@@ -42,6 +51,7 @@ class Shadows:
     method: LocalSGD
     loss: Loss | None = None
     buffers: Buffers | None = None
+    device: torch.device | str = "cpu"
 
     def __call__(
         self,
@@ -57,21 +67,22 @@ class Shadows:
             self.method.plan if epochs is None else LocalPlan(self.method.plan.batch_size, epochs)
         )
         workload = Workload(
-            FlatModel(copy.deepcopy(self.module)),
+            FlatModel(copy.deepcopy(self.module), self.device),
             self.loss or cross_entropy,
             replace(self.method, plan=plan),
-            data,
+            data.to(self.device),
             self.buffers,
         )
-        executor: Stacked | Sequential
+        executor: Executor
         try:
-            executor = Stacked(workload)
+            executor = several(workload)
         except UnsupportedModel:
             executor = Sequential(workload)
         tasks = [Task(client, index) for client, index in enumerate(subsets)]
         out = torch.empty(len(tasks), workload.model.d)
         beside = workload.method.broadcast(workload.method.init(workload.model.d))
-        executor.train(Broadcast(0, start, beside), tasks, out, Seeds(seed))
+        with exact_products():  # as in the run
+            executor.train(Broadcast(0, start, beside), tasks, out, Seeds(seed))
         return out
 
 

@@ -5,7 +5,7 @@ processes.
 from privfl.core import cross_entropy
 from privfl.training.adversarial import FGSM, PGD, Ball, FreeAdversarial
 from privfl.training.buffers import WithStatistics, adapt, plain
-from privfl.training.choose import executors
+from privfl.training.choose import executors, several
 from privfl.training.evaluation import Evaluation, evaluate
 from privfl.training.executor import Executor, Sequential, TrainsInTurn
 from privfl.training.fednova import FedNova
@@ -76,4 +76,5 @@ __all__ = [
     "plain",
     "robust_accuracy",
     "searched_accuracy",
+    "several",
 ]

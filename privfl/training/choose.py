@@ -87,6 +87,21 @@ def executors(
     return _measured(workload, clients, cores, seed)
 
 
+def several(workload: Workload) -> Stacked | Vmapped:
+    """A way to train several clients at once that may be worth it: of any network on an
+    accelerator, on a CPU of none but a stack of linear layers.
+
+    Raises:
+        UnsupportedModel: there is none.
+    """
+    try:
+        return Stacked(workload)
+    except UnsupportedModel:
+        if workload.model.flat.device.type == "cpu":
+            raise
+    return Vmapped(workload)
+
+
 def _asked(wanted: str) -> tuple[str, int | None, bool]:
     """The name, how many workers were asked for, and whether channels come last.
 
@@ -157,7 +172,7 @@ def _in_one_process(short: Workload, sample: list[Task], seed: int) -> tuple[dic
     base = Sequential(short)
     together: Stacked | Vmapped
     try:
-        together = _together(short)
+        together = several(short)
     except UnsupportedModel as refused:
         few = sample[:2]
         took, fail = _seconds(base, short, few, seed)
@@ -175,21 +190,6 @@ def _in_one_process(short: Workload, sample: list[Task], seed: int) -> tuple[dic
         seconds[name] = took / len(sample)
         return seconds, ""
     return seconds, f"clients whose training is {name} fail."
-
-
-def _together(short: Workload) -> Stacked | Vmapped:
-    """A way to train several clients at once that may be worth it: on a CPU no network's but a
-    stack of linear layers is.
-
-    Raises:
-        UnsupportedModel: there is none.
-    """
-    try:
-        return Stacked(short)
-    except UnsupportedModel:
-        if short.model.flat.device.type == "cpu":
-            raise
-    return Vmapped(short)
 
 
 def _seconds(

@@ -134,7 +134,7 @@ def attack_actively(
     size = supposed_size(ground)
     why = ""
     try:
-        gamma = rehearsed_gamma(start, knows, size)
+        gamma = rehearsed_gamma(start.to("cpu"), knows, size)
     except Exception as fault:  # a push that cannot be made must not end an audit
         gamma, why = 1.0, _said(fault)
     alone: dict[ClientId | None, Tensor] = {

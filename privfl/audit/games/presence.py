@@ -93,7 +93,7 @@ def attack_presence(
     except PrivflError as fault:  # with these data at its clients it cannot be played
         _unplayed(notes, layer, adversaries, attacks, str(fault))
         return
-    data = federation.scenario.workload.data
+    data = federation.scenario.workload.data.to("cpu")
     asked = data.take(torch.cat(list(own.values())))
     whose = torch.cat([torch.full((len(index),), client) for client, index in own.items()])
     pool = Dataset(asked.x, asked.y, asked.classes, {"client": whose})
@@ -141,7 +141,7 @@ def _runs(
     scenario = federation.scenario
     work = scenario.workload
     rounds, start = min(ROUNDS, scenario.rounds), work.model.read()
-    held = ground.auxiliary.take(range(spare))
+    held = ground.auxiliary.take(range(spare)).to(work.data.x.device)
     both = Dataset(
         torch.cat([work.data.x, held.x]),
         torch.cat([work.data.y, held.y]),
