@@ -6,14 +6,19 @@ keeps no rows, and ours does both.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
 
 from benchmarks.beside import ROOT, lay_over
 from benchmarks.harness import Row, cost, gain, say
-from benchmarks.peers.pfl_rounds import REQUIREMENTS
+from benchmarks.peers.pfl_rounds import BESIDE, REQUIREMENTS
 
+PEER = "pfl 0.6.0"
 FASTER = {"cnn": 1.35, "softmax": 5.0}
 SETTING = {
     "cnn": "CIFAR-10, CNN, 50 clients x 50, batch 10",
@@ -25,44 +30,58 @@ def against_pfl(quick: bool) -> Iterator[Row]:
     """CPU seconds of a round on one core, both sides in processes of their own and in turn; test
     accuracy after as many rounds; peak memory.
     """
+    for work, setting in SETTING.items():
+        ours, theirs, rounds = _measured(work, quick, "cpu")
+        metric = f"CPU seconds a round, {setting}"
+        yield cost("pfl", PEER, metric, ours.seconds, theirs.seconds, FASTER[work])
+        metric = f"accuracy after {rounds} rounds, {work}"
+        yield gain("pfl", PEER, metric, ours.accuracy, theirs.accuracy)
+        yield cost("pfl", PEER, f"peak bytes, {work}", ours.peak, theirs.peak, 1 / 1.1)
+
+
+def on_device(device: torch.device, quick: bool) -> Iterator[Row]:
+    """Seconds of a round on an accelerator, and test accuracy after as many rounds."""
+    for work, setting in SETTING.items():
+        ours, theirs, rounds = _measured(work, quick, str(device))
+        metric = f"seconds a round, {setting}"
+        yield cost("pfl", PEER, metric, ours.seconds, theirs.seconds)
+        metric = f"accuracy after {rounds} rounds, {work}"
+        yield gain("pfl", PEER, metric, ours.accuracy, theirs.accuracy)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The least seconds of a round, the test accuracy at the end, the peak memory in bytes."""
+
+    seconds: float
+    accuracy: float
+    peak: float
+
+
+def _measured(work: str, quick: bool, device: str) -> tuple[Side, Side, int]:
+    """Ours, pfl's, and after how many rounds."""
     lay_over(".venv-pfl", REQUIREMENTS)
     turns, rounds = (2, 3) if quick else (4, 5)
-    for work, setting in SETTING.items():
-        sides = {side: _start(side, work) for side in ("ours", "pfl")}
-        told: dict[str, list[list[float]]] = {side: [] for side in sides}
-        try:
-            for _ in range(turns):
-                for side, process in sides.items():
-                    told[side].append(_asked(process, rounds))
-        finally:
-            for process in sides.values():
-                process.kill()
-                process.communicate()
-        seconds, right, peak = (
-            {side: [row[i] for row in told[side]] for side in told} for i in range(3)
-        )
-        yield cost(
-            "pfl",
-            "pfl 0.6.0",
-            f"CPU seconds a round, {setting}",
-            min(seconds["ours"]),
-            min(seconds["pfl"]),
-            FASTER[work],
-        )
-        yield gain(
-            "pfl",
-            "pfl 0.6.0",
-            f"accuracy after {rounds + 2} rounds, {work}",
-            right["ours"][-1],
-            right["pfl"][-1],
-        )
-        yield cost(
-            "pfl", "pfl 0.6.0", f"peak bytes, {work}", max(peak["ours"]), max(peak["pfl"]), 1 / 1.1
-        )
+    sides = {side: _start(side, work, device) for side in ("ours", "pfl")}
+    told: dict[str, list[list[float]]] = {side: [] for side in sides}
+    try:
+        for _ in range(turns):
+            for side, process in sides.items():
+                told[side].append(_asked(process, rounds))
+    finally:
+        for process in sides.values():
+            process.kill()
+            process.communicate()
+    ours, theirs = (
+        Side(min(row[0] for row in rows), rows[-1][1], max(row[2] for row in rows))
+        for rows in told.values()
+    )
+    return ours, theirs, rounds + BESIDE
 
 
-def _start(side: str, work: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.peers.pfl_rounds", side, work]
+def _start(side: str, work: str, device: str) -> subprocess.Popen[str]:
+    rounds = "benchmarks.peers.pfl_rounds"
+    command = [sys.executable, "-W", "ignore", "-m", rounds, side, work, device]
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -70,6 +89,7 @@ def _start(side: str, work: str) -> subprocess.Popen[str]:
         stderr=subprocess.DEVNULL,
         text=True,
         cwd=ROOT,
+        env={**os.environ, "PFL_PYTORCH_DEVICE": device},
     )
 
 

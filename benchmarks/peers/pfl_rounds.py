@@ -1,8 +1,9 @@
 """Rounds of FedAvg in a process of their own, with pfl-research's simulation or with our engine:
-``python -m benchmarks.peers.pfl_rounds ours|pfl cnn|softmax``.
+``python -m benchmarks.peers.pfl_rounds ours|pfl cnn|softmax cpu|cuda``.
 
-A line on stdin with a number asks for so many rounds; the answer is the least CPU seconds of one,
-the test accuracy after all rounds so far, and the peak memory in bytes. Both keep to one core, and
+A line on stdin with a number asks for so many rounds; the answer is the least CPU seconds of one
+(on an accelerator, the least seconds of the clock), the test accuracy after all rounds so far, and
+the peak memory in bytes. Both keep to one core, and
 start from the same weights with the same clients; pfl does not shuffle a client's samples.
 """
 
@@ -69,12 +70,26 @@ WORK = {
 }
 
 
-def ours(work: Work) -> Callable[[int], tuple[list[float], float]]:
+def clock_of(device: str) -> Callable[[], float]:
+    """Processor seconds; on an accelerator those of the clock, once it is done."""
+    if device == "cpu":
+        return time.process_time
+    synchronize = getattr(torch, torch.device(device).type).synchronize
+
+    def now() -> float:
+        synchronize()
+        return time.perf_counter()
+
+    return now
+
+
+def ours(work: Work, device: str) -> Callable[[int], tuple[list[float], float]]:
     """Rounds of our engine, its executor chosen as shipped. Every call goes on from round 0: what a
     round costs does not hang on the weights.
     """
     split = load(work.data)
     clients = [split.train.take(part) for part in work.parts(split.train.n)]
+    clock = clock_of(device)
 
     def play(rounds: int) -> tuple[list[float], float]:
         federation = Federation(
@@ -83,16 +98,17 @@ def ours(work: Work) -> Callable[[int], tuple[list[float], float]]:
             split.test,
             rounds=rounds + BESIDE,
             training=LocalSGD(lr=work.lr, plan=LocalPlan(work.batch)),
+            device=device,
             audit=AuditConfig(keep="none", evaluate_every=rounds + BESIDE),
         )
         marks: list[float] = []
-        run = federation.run(progress=lambda record, rounds: marks.append(time.process_time()))
+        run = federation.run(progress=lambda record, rounds: marks.append(clock()))
         return np.diff(marks)[:-1].tolist(), run.accuracy
 
     return play
 
 
-def pfl(work: Work) -> Callable[[int], tuple[list[float], float]]:
+def pfl(work: Work, device: str) -> Callable[[int], tuple[list[float], float]]:
     """Rounds of pfl's simulation."""
     lay_over(".venv-pfl", REQUIREMENTS)
     from pfl.aggregate.simulate import SimulatedBackend
@@ -109,6 +125,7 @@ def pfl(work: Work) -> Callable[[int], tuple[list[float], float]]:
 
     split = load(work.data)
     parts = work.parts(split.train.n)
+    now = clock_of(device)
     held = [(split.train.x[part], split.train.y[part]) for part in parts]
 
     class Classifier(nn.Module):
@@ -131,7 +148,7 @@ def pfl(work: Work) -> Callable[[int], tuple[list[float], float]]:
         def after_central_iteration(
             self, aggregate_metrics: Any, model: Any, *, central_iteration: int
         ) -> tuple[bool, Any]:
-            self.marks.append(time.process_time())
+            self.marks.append(now())
             return False, Metrics()
 
     def user(number: int) -> UserDataset:
@@ -161,7 +178,8 @@ def pfl(work: Work) -> Callable[[int], tuple[list[float], float]]:
         )
         taken = np.diff(clock.marks)[:-1].tolist()
         with torch.no_grad():
-            found = torch.cat([module.net(x).argmax(1) for x in split.test.x.split(500)])
+            pieces = split.test.x.to(device).split(500)
+            found = torch.cat([module.net(x).argmax(1) for x in pieces]).cpu()
         return taken, float((found == split.test.y).float().mean())
 
     return play
@@ -171,8 +189,8 @@ def main() -> None:
     """Answer the lines on stdin."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
-    side, name = sys.argv[1:]
-    play = {"ours": ours, "pfl": pfl}[side](WORK[name])
+    side, name, device = sys.argv[1:]
+    play = {"ours": ours, "pfl": pfl}[side](WORK[name], device)
     for line in sys.stdin:
         with redirect_stdout(sys.stderr):  # pfl prints tables
             taken, accuracy = play(int(line))
