@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +62,8 @@ def normals(n: int, noise: NoiseSource, dtype: torch.dtype = torch.float64) -> F
 def write_normals(
     out: Float[Tensor, " n"], deviation: int | float, noise: NoiseSource
 ) -> Float[Tensor, " n"]:
-    """Fill a vector on the CPU with N(0, deviation^2) (Box, Muller 1958).
+    """Fill a vector with N(0, deviation^2) (Box, Muller 1958). An accelerator computes its own from
+    words that are drawn here: of a seed other numbers than on the CPU, in vectors of over 2^17.
 
     Radii come from 31 bits, and from 84 where they are large, or so small that float32 could not
     tell them apart; angles have 32. The result is in floating point: an adversary who reads the
@@ -70,42 +72,71 @@ def write_normals(
     """
     if out.dtype not in (torch.float32, torch.float64):
         return out.copy_(write_normals(torch.empty(len(out)), deviation, noise))
-    written = out.detach().numpy()
-    double = out.dtype == torch.float64
-    n = out.shape[0]
-    pairs = (n + 1) // 2
-    size = (
-        math.ceil(pairs / math.ceil(pairs / _BLOCK)) if pairs else 1
-    )  # blocks of one size, which stay in the cache
-    stream = _Blocks(8 * size, 8 * pairs, noise)
-    for start in range(0, pairs, size):
-        m = min(size, pairs - start)
-        raw = np.frombuffer(stream.next(8 * m), dtype="<i4")
-        drawn = np.bitwise_and(raw[:m], _MASK, out=raw[:m])
-        few = (
-            np.flatnonzero((drawn < _FEW) | (drawn > _MASK - _FEW))
-            if drawn.min() < _FEW or drawn.max() > _MASK - _FEW
-            else None
-        )
-        refined = None if few is None else _refined(drawn[few], noise)
+    if out.device.type == "cpu":
+        _write_here(out.detach().numpy(), deviation, noise)
+    else:
+        _write_there(out.detach(), deviation, noise)
+    return out
+
+
+def _write_here(
+    written: npt.NDArray[np.floating], deviation: int | float, noise: NoiseSource
+) -> None:
+    double = written.dtype == np.float64
+    for start, raw, few, refined in _draws(len(written), noise):
         # float32 takes the place of the words that it is made from
         values = raw.astype(np.float64) if double else raw.view(np.float32)
         if not double:
             np.copyto(values, raw, casting="unsafe")
+        m = len(raw) // 2
         radius, angle = values[:m], values[m:]
         radius *= values.dtype.type(2.0**-31)
         with np.errstate(divide="ignore"):  # a zero is one of the few
             np.log(radius, out=radius)
         radius *= values.dtype.type(-2 * deviation**2)
         np.sqrt(radius, out=radius)
-        if refined is not None:
-            radius[few] = refined * deviation
+        radius[few] = refined * deviation
         angle *= values.dtype.type(math.pi * 2.0**-31)
         first, second = written[2 * start : 2 * start + m], written[2 * start + m : 2 * (start + m)]
         _turn(angle, first)  # one sine more than asked for at the end of an odd length
         first *= radius
         np.multiply(angle[: len(second)], radius[: len(second)], out=second)
-    return out
+
+
+def _write_there(out: Float[Tensor, " n"], deviation: int | float, noise: NoiseSource) -> None:
+    for start, raw, few, refined in _draws(len(out), noise):
+        m, values = len(raw) // 2, torch.from_numpy(raw).to(out.device).to(out.dtype)
+        radius, angle = values[:m], values[m:]
+        radius.mul_(2.0**-31).log_().mul_(-2 * deviation**2).sqrt_()
+        if len(few):
+            exact = torch.from_numpy(refined * deviation).to(out.dtype).to(out.device)
+            radius.index_copy_(0, torch.from_numpy(few).to(out.device), exact)
+        angle.mul_(math.pi * 2.0**-31)
+        first, second = out[2 * start : 2 * start + m], out[2 * start + m : 2 * (start + m)]
+        torch.mul(angle.cos(), radius, out=first)
+        torch.mul(angle[: len(second)].sin(), radius[: len(second)], out=second)
+
+
+def _draws(
+    n: int, noise: NoiseSource
+) -> Iterator[tuple[int, npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
+    """What n normals are made of, in blocks of one size, which stay in the cache: the number of
+    pairs before a block, its words (for radii [m], of 31 bits, then for angles [m], to be used or
+    written over before the next block), which radii are told apart by more bits, and these.
+    """
+    pairs = (n + 1) // 2
+    size = math.ceil(pairs / math.ceil(pairs / _BLOCK)) if pairs else 1
+    stream = _Blocks(8 * size, 8 * pairs, noise)
+    none = np.zeros(0, dtype=np.int64), np.zeros(0)
+    for start in range(0, pairs, size):
+        m = min(size, pairs - start)
+        raw = np.frombuffer(stream.next(8 * m), dtype="<i4")
+        drawn = np.bitwise_and(raw[:m], _MASK, out=raw[:m])
+        if drawn.min() < _FEW or drawn.max() > _MASK - _FEW:
+            few = np.flatnonzero((drawn < _FEW) | (drawn > _MASK - _FEW))
+            yield start, raw, few, _refined(drawn[few], noise)
+        else:
+            yield start, raw, *none
 
 
 def _turn(angle: npt.NDArray[np.floating], cosine: npt.NDArray[np.floating]) -> None:

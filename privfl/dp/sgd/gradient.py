@@ -34,7 +34,7 @@ from privfl.core import (
     unknown,
 )
 from privfl.dp.mechanisms.correlated import CorrelatedRun
-from privfl.dp.noise import normals, uniforms, write_normals
+from privfl.dp.noise import uniforms, write_normals
 from privfl.dp.sgd.bookkeeping import bookkeeping
 from privfl.dp.sgd.coupling import Checked, WatchedLoss, check_model
 from privfl.dp.sgd.engine import Engine
@@ -224,10 +224,8 @@ class DPGradient:
             grad.zero_()
         elif self.strategy is not None:
             self.ongoing.write(grad, self.l2 / self.batch_size, self.noise)
-        elif grad.device.type == "cpu":
-            write_normals(grad, deviation, self.noise)
         else:
-            grad.copy_(normals(len(grad), self.noise, grad.dtype).mul_(deviation))
+            write_normals(grad, deviation, self.noise)
 
     def _add_clipped(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> float:
         try:
