@@ -5,6 +5,7 @@ made when they are used.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -186,7 +187,13 @@ def _encrypted(
     slots = lattice.slots
     step = -(-len(numbers) // (slots * workers)) * slots
     jobs = [(lattice, how, key, numbers[i : i + step]) for i in range(0, len(numbers), step)]
-    chunks = spread(_close, jobs, workers)
+    if len(jobs) > 1 and how != "seeded" and ring_encryption.fits(lattice):
+        # numpy lets go of the interpreter lock; sent between processes, what a few milliseconds
+        # encrypt costs as much again
+        with ThreadPoolExecutor(len(jobs)) as threads:
+            chunks = [chunk for some in threads.map(_close, jobs) for chunk in some]
+    else:
+        chunks = spread(_close, jobs, workers)
     return (body_of("seeded" if how == "seeded" else "whole", chunks),)
 
 
