@@ -69,8 +69,8 @@ class BFV(HomomorphicChannel):
     The parameter set is the smallest that holds sums of ``max_clients`` values of ``bits`` bits, at
     128-bit security. ``encryption`` is ``"public"``, or, where ``keys="shared"`` (all clients trust
     each other), ``"symmetric"`` or ``"seeded"``, which is 5 bytes a value on the way to the server.
-    ``workers`` processes encrypt and decrypt (threads, where `ring_encryption` encrypts). ``key_file`` keeps the secret key, owner-only, with
-    whoever makes it.
+    ``workers`` processes encrypt and decrypt (threads, where `ring_encryption` encrypts).
+    ``key_file`` keeps the secret key, owner-only, with whoever makes it.
 
     Threat model: as `HomomorphicChannel`. Clients pick their own c1: ONE CLIENT THAT LIES, WITH THE
     SERVER, READS THE SECRET KEY off the decryptor's answer, and then every update. Where clients
