@@ -11,6 +11,7 @@ from benchmarks.privacy_attacks.membership import stream, writers
 from benchmarks.privacy_attacks.meter import meter
 from benchmarks.privacy_attacks.noise import noise
 from benchmarks.privacy_attacks.nulls import nulls
+from benchmarks.privacy_attacks.over_rounds import over_rounds
 from benchmarks.privacy_attacks.presence import presence
 from benchmarks.privacy_attacks.reconstruction import (
     adaptive,
@@ -37,6 +38,7 @@ CASES: dict[str, Case] = {
     "stream": stream,
     "trajectory": trajectory,
     "black_box": black_box,
+    "over_rounds": over_rounds,
     "presence": presence,
     "writers": writers,
     "shadows": shadows,

@@ -43,6 +43,7 @@ from privfl.audit.games import (
     attack_probe,
     attack_property,
     attack_representatives,
+    attack_rounds,
     attack_stream,
     attack_text,
 )
@@ -50,7 +51,10 @@ from privfl.audit.intervals import Figure
 from privfl.audit.rehearsal import Ground, rehearse
 from privfl.config import AuditConfig
 from privfl.core import Dataset
+from privfl.crypto import SecAgg
 from privfl.data import load
+from privfl.dp import Clip
+from privfl.engine import FixedSize
 from privfl.models import initialised, mlp, transformer
 from privfl.training import FedSGD, LocalSGD
 
@@ -79,6 +83,12 @@ TEXT = (
     LAMP(iterations=4, turns=2, swaps=4, starts=4),
 )
 BATCHES = (SPEAR(),)
+ROUNDS = (
+    LabelCounts(target="rounds"),
+    LinearLeakage(target="rounds"),
+    UpdateMembership(statistic="cosine", target="rounds"),
+    UpdateMembership(target="rounds"),
+)
 TWICE = ("batches",)
 """Families of which 200 runs said .984, within luck of .98: 400 say more."""
 WANTED, LACKS = 3, 0
@@ -101,6 +111,7 @@ class _Setting:
     net: nn.Module
     training: LocalSGD = field(default_factory=lambda: LocalSGD(lr=0.3))
     more: dict[str, Any] = field(default_factory=dict)
+    rounds: int = 2
 
 
 def _setting(family: str, seed: int) -> _Setting:
@@ -119,6 +130,10 @@ def _setting(family: str, seed: int) -> _Setting:
         net = initialised(mlp, tuple(rows.x.shape[1:]), rows.classes, seed=seed, hidden=(16,))
         return _Setting(rows, net, FedSGD(lr=0.1))
     digits = load("digits").train
+    if family == "rounds":
+        net = initialised(mlp, (1, 8, 8), 10, seed=seed, hidden=(32,))
+        more = {"sampler": FixedSize(CLIENTS // 2), "channel": SecAgg(fidelity="ideal")}
+        return _Setting(digits, net, FedSGD(lr=0.05), {**more, "bound": Clip(l2=0.5)}, rounds=12)
     if family == "batches":
         net = initialised(mlp, (1, 8, 8), 10, seed=seed, hidden=(32,))
         return _Setting(digits, net, FedSGD(lr=0.1))
@@ -180,9 +195,9 @@ def federation(
         net,
         [Dataset(data.x, data.y, data.classes, span=data.span)] * CLIENTS,
         auxiliary.take(range(50)),
-        rounds=2,
+        rounds=setting.rounds,
         training=training,
-        executor="sequential" if family in ("text", "statistics") else "stacked",
+        executor="sequential" if family in ("text", "statistics", "rounds") else "stacked",
         audit=AuditConfig(keep="all"),
         seed=seed,
         **setting.more,
@@ -214,6 +229,26 @@ def found(seed: int, families: Iterable[str], alpha: float | None = None) -> dic
             run = rehearse(played, played.scenario.clients, 2)
             pool = replace(knows, candidates=ground.pool)
             attack_stream(notes, "null", run, ["server"], MEMBERSHIP, pool, ground, None)
+        elif family == "rounds":
+            run = rehearse(played, played.scenario.clients, played.scenario.rounds)
+            played.scenario.workload.model.write(start)
+            few = {k: index[:1] for k, index in played.scenario.clients.items()}
+            claimed = {k: index[:1] for k, index in ground.members.items()}
+            truth = Truth(claimed, played.scenario.workload.data, ground)
+            pool = replace(knows, candidates=ground.pool)
+            attack_rounds(
+                notes,
+                "null",
+                played,
+                run,
+                few,
+                ["server"],
+                ROUNDS,
+                pool,
+                truth,
+                None,
+                all_asked=False,
+            )
         elif family == "presence":
             attack_presence(
                 notes,
@@ -290,6 +325,7 @@ def nulls(quick: bool) -> Iterable[Row]:
         ("text", None),
         ("batches", None),
         ("representatives", None),
+        ("rounds", None),
     ):
         many = 20 if quick else 200
         kind = family if alpha is None else f"{family}, labels by Dirichlet {alpha}"

@@ -68,6 +68,7 @@ from privfl.attacks.byzantine import (
     Withhold,
     ZeroWeights,
 )
+from privfl.attacks.equations import mixed
 from privfl.attacks.families import family_of, seats_of
 from privfl.attacks.inference import Family, Inference, Lacking, Targeted
 from privfl.attacks.inversion import (
@@ -260,6 +261,7 @@ __all__ = [
     "family_of",
     "imprinted",
     "lokied",
+    "mixed",
     "rehearsed_gamma",
     "seats_of",
 ]

@@ -7,10 +7,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 
+from privfl.attacks.equations import single_updates
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import ByRow, NotApplicable, NotFound, Result
 from privfl.attacks.rows import contributors, own_in, proof, readable, single_row, told_apart
@@ -28,7 +29,7 @@ from privfl.core import (
 )
 
 Family: TypeAlias = Literal["membership", "property", "inversion"]
-Target: TypeAlias = Literal["client", "sum"]
+Target: TypeAlias = Literal["client", "sum", "rounds"]
 
 
 class Lacking(PrivflError):
@@ -81,6 +82,11 @@ class Inference(Attack, ABC):
         """Whether it attacks the sum of the updates, where there are rows too."""
         return False
 
+    @property
+    def takes_rounds(self) -> bool:
+        """Whether it needs the views of several rounds, whose sums are over different clients."""
+        return False
+
     @abstractmethod
     def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> Result:
         """The attack itself.
@@ -92,9 +98,32 @@ class Inference(Attack, ABC):
 
 
 class Targeted(Inference):
-    """An attack that is set to clients' own updates, or to their sum (`Target`)."""
+    """An attack that is set to clients' own updates, to their sum, or to what clients send again
+    and again, as sums of many rounds over different clients give it away (`Target`).
+    """
 
     target: Target
+
+    def run(self, view: View | Sequence[View], knowledge: Knowledge | None = None) -> Result:
+        """As `Inference.run`; set to rounds, on what `equations.single_updates` makes of them."""
+        views = (view,) if isinstance(view, View) else tuple(view)
+        if not self.takes_rounds or not views:
+            return super().run(views, knowledge)
+        try:
+            apart, off = single_updates(views)
+        except NotVisible as reason:
+            theorem = proof(views)
+            kind = NotApplicable if theorem else NotFound
+            return kind(type(self).__name__, views[0].adversary, str(reason), theorem)
+        known = (knowledge or Knowledge()).forward or views[0].facts.get("forward")
+        if isinstance(known, Forward):  # what is left of others is noise to whoever looks
+            known = replace(known, local_noise=max(off, known.local_noise))
+            knowledge = replace(knowledge or Knowledge(), forward=known)
+        own: dict[str, Any] = {"target": "client"}
+        each: Targeted = replace(self, **own)  # type: ignore[type-var]
+        if self.family == "inversion":
+            return each.run_rows(apart, knowledge)
+        return each.run(apart, knowledge)
 
     @property
     def variant(self) -> tuple[str, ...]:
@@ -105,6 +134,11 @@ class Targeted(Inference):
     def takes_sum(self) -> bool:
         """Whether ``target`` is the sum."""
         return self.target == "sum"
+
+    @property
+    def takes_rounds(self) -> bool:
+        """Whether ``target`` is what clients send again and again."""
+        return self.target == "rounds"
 
     def run_rows(
         self, view: View, knowledge: Knowledge | None = None, most: int | None = None

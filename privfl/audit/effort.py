@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from privfl.attacks import (
     DAGER,
+    DLG,
     LAMP,
     SPEAR,
     BlackBoxProperty,
@@ -15,6 +16,7 @@ from privfl.attacks import (
     ClientPresence,
     EmbeddingLeakage,
     FedMIA,
+    GaussNewton,
     GradientDisaggregation,
     GradientInversion,
     GradInversion,
@@ -29,6 +31,7 @@ from privfl.attacks import (
     StatisticCounts,
     SubjectMembership,
     TabLeak,
+    Targeted,
     UpdateMembership,
 )
 from privfl.audit.games.property import MIRRORED
@@ -44,9 +47,10 @@ class Attacks:
 
     ``probe`` looks at one round in which each client holds few samples, ``text`` at the same round
     of clients who hold text, ``properties`` at a run in which half of the clients hold mirrored
-    images, ``stream`` at all rounds, ``presence`` at runs
-    that some clients' data are no part of; ``representatives`` are generators that look at all
-    rounds, or take part in a run of their own. ``active``: a server also pushes models of its own
+    images, ``stream`` at all rounds, ``presence`` at runs that some clients' data are no part of;
+    ``representatives`` are generators that look at all rounds, or take part in a run of their own;
+    ``rounds`` are attacks on what clients send again and again (``target="rounds"``), where sums
+    are over clients who change. ``active``: a server also pushes models of its own
     (`privfl.attacks.GradientAscent`).
     """
 
@@ -57,6 +61,7 @@ class Attacks:
     active: bool = False
     presence: tuple[Inference, ...] = ()
     representatives: tuple[ClientGAN | ServerGAN, ...] = ()
+    rounds: tuple[Targeted, ...] = ()
 
 
 def attacks_of(effort: Effort) -> Attacks:
@@ -101,6 +106,12 @@ def attacks_of(effort: Effort) -> Attacks:
         stream=(LossThreshold(), *shadows, *updates),
         active=effort != "low",
         presence=(ClientPresence("loss"), ClientPresence(), ClientPresence(target="sum")),
+        rounds=(
+            LabelCounts(target="rounds"),
+            LinearLeakage(target="rounds"),
+            UpdateMembership(statistic="cosine", target="rounds"),
+            UpdateMembership(target="rounds"),
+        ),
     )
 
 
@@ -139,6 +150,17 @@ _UNSCORED: tuple[type[Inference], ...] = (
 """Attacks whose claims no game of the audit scores."""
 
 
+_OVER_ROUNDS = (
+    UpdateMembership,
+    LabelCounts,
+    LinearLeakage,
+    GradientInversion,
+    SPEAR,
+    DLG,
+    GaussNewton,
+    TabLeak,
+)
+"""Attacks that may be set to rounds in an audit."""
 _PLAYED = JoinedTable((INFERENCE, {"client_gan": ATTACKS["client_gan"]}))
 """What ``audit.attacks`` can name: who looks, and the generator that also takes part."""
 
@@ -158,6 +180,7 @@ def named_attacks(parts: Sequence[Mapping[str, Any]]) -> Attacks:
     stream: list[Inference] = []
     presence: list[Inference] = []
     representatives: list[ClientGAN | ServerGAN] = []
+    rounds: list[Targeted] = []
     for part in parts:
         attack = build("audit.attacks", _PLAYED, part)
         if isinstance(attack, _UNSCORED):
@@ -165,7 +188,15 @@ def named_attacks(parts: Sequence[Mapping[str, Any]]) -> Attacks:
                 f"audit.attacks: '{part['name']}' is scored by no game of the audit: run it on a"
                 " view, as in attack.run(run.view('server', 0))."
             )
-        if isinstance(attack, EmbeddingLeakage | DAGER | LAMP):
+        if attack.takes_rounds:
+            if not isinstance(attack, _OVER_ROUNDS):
+                raise ConfigError(
+                    f"audit.attacks: '{part['name']}' is scored by no game of the audit with"
+                    " target: rounds; of attacks on membership update_membership is, of those on"
+                    " samples every one that attacks single rows."
+                )
+            rounds.append(attack)
+        elif isinstance(attack, EmbeddingLeakage | DAGER | LAMP):
             text.append(attack)
         elif isinstance(attack, ClientPresence):
             presence.append(attack)
@@ -184,4 +215,5 @@ def named_attacks(parts: Sequence[Mapping[str, Any]]) -> Attacks:
         tuple(stream),
         presence=tuple(presence),
         representatives=tuple(representatives),
+        rounds=tuple(rounds),
     )

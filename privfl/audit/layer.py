@@ -22,9 +22,12 @@ from privfl.audit.games import (
     attack_probe,
     attack_property,
     attack_representatives,
+    attack_rounds,
     attack_stream,
     attack_text,
+    doubt_proofs,
     tell,
+    who_solves,
 )
 from privfl.audit.lying import LieFinding, told_lies
 from privfl.audit.own_models import OwnModels
@@ -66,6 +69,8 @@ class AskedOfLayers:
     pushes: bool
     chosen: Attacks
     usual_probe: bool
+    rounds: Sequence[Inference]
+    usual: bool
     effort: Effort
     held_out: float
     probe_samples: int
@@ -136,8 +141,15 @@ def attack_layer(
     tell(progress, f"{layer}: training")
     notes.told.clear()
     run = rehearse(federation, ground.members, rounds=scenario.rounds)
+    doubt_proofs(notes, layer, who_solves(run, who))
     pool = replace(knows, candidates=ground.pool)
     attack_stream(notes, layer, run, who, asked.stream, pool, ground, progress)
+    if asked.rounds:
+        work.model.write(start)
+        attack_rounds(
+            notes, layer, federation, run, small, who, asked.rounds, pool, truth, progress,
+            all_asked=not asked.usual,
+        )  # fmt: skip
     models: Sequence[OwnModels] = ()
     if asked.pushes and "server" in who:
         notes.told.clear()

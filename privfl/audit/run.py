@@ -105,16 +105,22 @@ def audit(
     began = time.perf_counter()
     chosen = attacks_of(effort) if attacks is None else attacks
     absent = _absent(next(iter(named.values())).scenario.workload.data)
-    own = chosen.probe if probe is None else probe
+    own = [*(chosen.probe if probe is None else probe)]
+    whole = [*(chosen.stream if stream is None else stream)]
+    over = [one for one in (*own, *whole) if one.takes_rounds]
+    if probe is None and stream is None:
+        over += chosen.rounds
     asked = AskedOfLayers(
         adversaries=adversaries,
-        stream=chosen.stream if stream is None else stream,
-        probe=[one for one in own if "labels" not in absent or not isinstance(one, LabelCounts)],
+        stream=[one for one in whole if not one.takes_rounds],
+        probe=[one for one in _labelled(own, absent) if not one.takes_rounds],
         properties=chosen.properties if properties is None else properties,
         presence=(chosen.presence if stream is None else ()) if presence is None else presence,
         pushes=(chosen.active and stream is None) if active is None else active,
         chosen=chosen,
         usual_probe=attacks is None and probe is None,
+        rounds=_labelled(over, absent),
+        usual=attacks is None and probe is None and stream is None,
         effort=effort,
         held_out=held_out,
         probe_samples=probe_samples,
@@ -197,6 +203,11 @@ def _require_finite(layer: str, clients: Mapping[ClientId, Tensor], data: Datase
                 f" its sample {int((~finite[index]).nonzero()[0])}: nothing can be scored against"
                 " them. Fill them, or leave those samples out."
             )
+
+
+def _labelled(attacks: Sequence[Inference], absent: Mapping[str, str]) -> list[Inference]:
+    """Without counts of labels where the data have none."""
+    return [one for one in attacks if "labels" not in absent or not isinstance(one, LabelCounts)]
 
 
 def _absent(data: Dataset) -> dict[str, str]:

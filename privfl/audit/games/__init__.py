@@ -8,6 +8,7 @@ from privfl.audit.games.presence import attack_presence
 from privfl.audit.games.property import attack_property
 from privfl.audit.games.reconstruction import Truth, attack_probe
 from privfl.audit.games.representatives import attack_representatives
+from privfl.audit.games.rounds import attack_rounds, doubt_proofs, who_solves
 from privfl.audit.games.text import attack_text
 
 __all__ = [
@@ -18,8 +19,11 @@ __all__ = [
     "attack_probe",
     "attack_property",
     "attack_representatives",
+    "attack_rounds",
     "attack_stream",
     "attack_text",
+    "doubt_proofs",
     "isolated",
     "tell",
+    "who_solves",
 ]

@@ -151,7 +151,7 @@ def judged(finding: Finding) -> Finding:
 
 
 def _run(attack: Inference, views: list[View], knows: Knowledge, rows: int) -> Result:
-    if rows and isinstance(attack, Targeted) and not attack.takes_sum:
+    if rows and isinstance(attack, Targeted) and not (attack.takes_sum or attack.takes_rounds):
         return attack.run_rows(views[0], knows, most=rows)
     return attack.run(views, knows)
 

@@ -154,7 +154,9 @@ def attack_probe(
             )
             if isinstance(result, NotApplicable) or isinstance(views, str) or forward is None:
                 continue
-            everybody = tuple(run.transcript(views[0].plan.number).clients_seen())
+            numbers = [v.plan.number for v in (views if attack.takes_rounds else views[:1])]
+            there = {client for n in numbers for client in run.transcript(n).clients_seen()}
+            everybody = tuple(sorted(there))
             answers = result.answers if isinstance(result, ByRow) else ((everybody, result),)
             finding = replace(finding, effort=f"{len(answers)} rows attacked")
             why = _unfit(answers, truth.data, counts)
