@@ -216,7 +216,9 @@ def _line(report: AuditReport, layer: str, asset: Asset) -> Line:
         finding.units,
         len(measured),
         doubts=doubts,
-        change=remedy(asset, adversaries[0], threat, claim is not None) if found else "",
+        change=remedy(asset, adversaries[0], threat, claim is not None, over=finding.over)
+        if found
+        else "",
         unseen=unseen(finding),
         unit=finding.unit,
         luck=finding.luck,

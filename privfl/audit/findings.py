@@ -35,7 +35,8 @@ class Finding:
     intervals are. ``effort`` says what was tried. ``undone`` says why the attack did not come
     to an end (its budget, an error): it says nothing about the layer, and no gate is green over it.
     ``luck`` is how likely figures so high are where nothing leaks, by a test beside the interval.
-    ``active``: the adversary deviated from the protocol for it.
+    ``active``: the adversary deviated from the protocol for it. ``over``: sums of many rounds were
+    solved for it (`privfl.attacks.Targeted`).
     """
 
     layer: str
@@ -61,6 +62,7 @@ class Finding:
     luck: float = 1.0
     active: bool = False
     unit: str = "samples"
+    over: bool = False
 
     def row(self) -> dict[str, Any]:
         """One row of a table."""

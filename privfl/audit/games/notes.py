@@ -90,6 +90,7 @@ def attacked(
         metric,
         knows=knows.told(),
         seconds=time.perf_counter() - began,
+        over=attack.takes_rounds,
     )
     if isinstance(result, NotApplicable):
         absent = isinstance(views, str)  # there is no such party, and so no view of its own
