@@ -1,6 +1,7 @@
 """Clients whose networks are trained at once by vmap: as one after the other, or refused."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -249,6 +250,30 @@ def test_fewer_clients_at_a_time_where_there_is_no_room_for_more():
     narrow.asked.clear()
     executor.train(broadcast, tasks, out, Seeds(0))
     assert narrow.asked == [2, 2, 2, 1]
+
+
+def test_room_that_was_too_small_is_given_back_before_there_is_another():
+    load, tasks = load_of("gelu", LocalSGD(lr=0.1, plan=LocalPlan(8))), cohort([8] * 7)
+    executor, given = Vmapped(load), []
+    narrow = executor.gradients = Narrow(executor.gradients, 3)
+    room = executor._room
+
+    def counted(group, together):
+        assert not any(there() is not None for there in given)
+        if together > 5:  # rows have no room either
+            raise torch.OutOfMemoryError("no room")
+        space = room(group, together)
+        given.append(weakref.ref(space.rows))
+        return space
+
+    executor._room = counted
+    out, plain = torch.empty(2, 7, load.model.d)
+    broadcast = Broadcast(0, load.model.read())
+    done = executor.train(broadcast, tasks, out, Seeds(0))
+    assert not any(isinstance(one, Failed) for one in done)
+    assert narrow.asked == [4, 2, 2, 2, 1]
+    Sequential(load).train(broadcast, tasks, plain, Seeds(0))
+    assert torch.allclose(out, plain, atol=2e-5)
 
 
 def test_two_models_of_one_network_do_not_train_each_others_frozen_weights():
