@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional
 
-from privfl.core import Broadcast, CoinSource, Dataset, FlatModel, UnsupportedModel, Vector
+from privfl.core import (
+    Broadcast,
+    CoinSource,
+    Dataset,
+    FlatModel,
+    UnsupportedModel,
+    Vector,
+    recurrent_layers,
+    written_out,
+)
 from privfl.training.cohort import (
     InBlocks,
     Planned,
@@ -25,7 +34,6 @@ from privfl.training.cohort import (
 from privfl.training.mappable import IGNORED, Gradients, parts, refuse_unmappable
 from privfl.training.sgd import LocalSGD
 from privfl.training.task import Result, Task, Workload
-from privfl.training.written_lstm import recurrent_layers, written_out
 
 MOST = 256
 """Clients of a block at most: where an accelerator has no room for so many, half as many are

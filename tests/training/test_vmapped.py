@@ -19,6 +19,7 @@ from privfl.core import (
     LocalPlan,
     Seeds,
     UnsupportedModel,
+    written_out,
 )
 from privfl.models import cnn, lstm, resnet20, transformer
 from privfl.training import (
@@ -36,7 +37,6 @@ from privfl.training import (
 )
 from privfl.training.mappable import parts
 from privfl.training.vmapped import mapped_gradients
-from privfl.training.written_lstm import written_out
 from tests.training.test_executors import Noisy, other_loss
 
 

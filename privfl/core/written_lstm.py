@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from privfl.core import UnsupportedModel
+from privfl.core.errors import UnsupportedModel
 
 
 class WrittenLSTM(nn.LSTM):
