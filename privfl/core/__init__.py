@@ -180,6 +180,7 @@ from privfl.core.types import (
 from privfl.core.update import FRAME_ROOM, Bounded, Broadcast, RoundPlan, Update, norm
 from privfl.core.users import UserBounds
 from privfl.core.with_memory import Participation, RunNoise, WithMemory
+from privfl.core.written_lstm import recurrent_layers, written_out
 from privfl.core.yaml_text import mapping_in, value_of
 
 __all__ = [
@@ -379,6 +380,7 @@ __all__ = [
     "poisons_party",
     "poisons_training",
     "poisons_updates",
+    "recurrent_layers",
     "refuse_others_keys",
     "require",
     "running_layers",
@@ -391,5 +393,6 @@ __all__ = [
     "unpack_parts",
     "unseal_state",
     "value_of",
+    "written_out",
     "wrong_value",
 ]

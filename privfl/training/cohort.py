@@ -159,20 +159,25 @@ class InBlocks:
         data = group[0].task.data_of(self.workload.data)
         together = max(1, min(len(group), most, self._had_room or most))
         together = -(-len(group) // -(-len(group) // together))  # blocks of even size
-        space = room(group, together)
+        space: Room | None = None
         first = 0
         while first < len(group):
             block = group[first : first + together]
+            losses: list[float] | None = None
+            crowded = False  # an accelerator, which may have room for fewer
             try:
+                space = room(group, together) if space is None else space
                 losses = space.train(data, block)
-            except torch.OutOfMemoryError:  # of an accelerator, which may have room for fewer
+            except torch.OutOfMemoryError:
+                crowded = True
+            except (RuntimeError, IndexError):
+                pass
+            if crowded:  # out here, where the error no longer holds what was given
+                space = None
                 if len(block) > 1:
                     self._had_room = together = (len(block) + 1) // 2
-                    del space  # before there is another
-                    space = room(group, together)
                     continue
-                self._one_by_one(broadcast, block, out, seeds, results)
-            except (RuntimeError, IndexError):
+            if losses is None or space is None:
                 self._one_by_one(broadcast, block, out, seeds, results)
             else:
                 self._hand_out(broadcast, block, out, seeds, results, space, losses)

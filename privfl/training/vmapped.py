@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional
 
-from privfl.core import Broadcast, CoinSource, Dataset, FlatModel, UnsupportedModel, Vector
+from privfl.core import (
+    Broadcast,
+    CoinSource,
+    Dataset,
+    FlatModel,
+    UnsupportedModel,
+    Vector,
+    recurrent_layers,
+    written_out,
+)
 from privfl.training.cohort import (
     InBlocks,
     Planned,
@@ -22,25 +31,13 @@ from privfl.training.cohort import (
     trained_together,
     unpadded,
 )
+from privfl.training.mappable import IGNORED, Gradients, parts, refuse_unmappable
 from privfl.training.sgd import LocalSGD
 from privfl.training.task import Result, Task, Workload
-from privfl.training.written_lstm import with_written_lstms
 
 MOST = 256
 """Clients of a block at most: where an accelerator has no room for so many, half as many are
 tried.
-"""
-NEAR = 1e-3
-"""How far mapped gradients of a first batch may lie from those of the network alone, as a part of
-their length: far more than rounding, and far less than a sample's share in a batch of two.
-"""
-IGNORED = -100
-"""The label that `torch.nn.functional.cross_entropy` leaves out."""
-Gradients = Callable[
-    [dict[str, Tensor], Tensor, Tensor, Bool[Tensor, "K B"]], tuple[dict[str, Tensor], Tensor]
-]
-"""Of the parameters of K networks by name [K, ...], their batches [K, B, ...], labels and which
-samples are there: the gradients of their mean losses, and these [K].
 """
 
 
@@ -52,12 +49,15 @@ class Vmapped:
     clients share each launch. On a CPU `Sequential` is faster. Batches, padding and company are as
     in `Stacked`, and results agree with `Sequential` to about 1e-5 a step; a client with a method
     of its own is trained as that would. An LSTM is written out step by step, because the fused ones
-    cannot be mapped.
+    cannot be mapped. `mappable` says what a network is asked before: what differs by less than
+    1e-3 of a gradient passes (products in bfloat16 by autocast).
 
     Raises:
         UnsupportedModel: the loss or one of the method's seats cannot be mapped, the network draws
-            random numbers (dropout), mixes the samples of a batch or has running statistics
-            (BatchNorm), or torch.func cannot trace it; `Sequential` takes all of them.
+            random numbers (dropout), mixes the samples of a batch, has running statistics
+            (BatchNorm), writes into itself while it computes or has hooks on its gradients,
+            torch.func cannot trace it, or no samples are there to try it on; `Sequential` takes all
+            of them.
 
     >>> from privfl.core import Seeds
     >>> from privfl.models import cnn
@@ -78,9 +78,8 @@ class Vmapped:
         self.workload = workload
         if workload.data.y.is_floating_point():
             raise UnsupportedModel("soft labels cannot be mapped: use the sequential executor.")
-        self.module = with_written_lstms(workload.model.module)
-        self.gradients = mapped_gradients(self.module)
-        _probed(workload, self.gradients)
+        self.gradients = mapped_gradients(workload.model.module)
+        refuse_unmappable(workload, self.gradients)
         self.blocks = InBlocks(workload, gradient, self.method)
 
     def train(
@@ -152,22 +151,17 @@ class _Room:
         return sums
 
 
-def parts(model: FlatModel, rows: Float[Tensor, "K d"]) -> dict[str, Tensor]:
-    """Views of K flat vectors, by parameter name [K, ...]."""
-    return {
-        slot.name: rows[:, slot.start : slot.stop].view(-1, *slot.shape) for slot in model.slots
-    }
-
-
 def mapped_gradients(module: nn.Module) -> Gradients:
     """The gradients of the mean cross-entropies of K networks of one architecture, each on its own
     batch; samples that are not there count nothing.
     """
+    places = _places(module)
 
     def loss(
         parameters: dict[str, Tensor], x: Tensor, y: Tensor, there: Bool[Tensor, " B"]
     ) -> Tensor:
-        logits: Tensor = functional_call(module, parameters, (x,))
+        at = {place: parameters[name] for place, name in places if name in parameters}
+        logits: Tensor = functional_call(module, at, (x,), tie_weights=False)
         each = functional.cross_entropy(
             logits.flatten(0, -2), y.flatten(), ignore_index=IGNORED, reduction="none"
         )
@@ -178,63 +172,26 @@ def mapped_gradients(module: nn.Module) -> Gradients:
         return mean
 
     mapped: Gradients = vmap(grad_and_value(loss), randomness="error")
-    return mapped
+    recurrent = recurrent_layers(module)
+
+    def written(
+        parameters: dict[str, Tensor], x: Tensor, y: Tensor, there: Bool[Tensor, "K B"]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        with written_out(recurrent):
+            return mapped(parameters, x, y, there)
+
+    return written if recurrent else mapped
 
 
-def _probed(workload: Workload, gradients: Gradients) -> None:
-    """Refuse a network whose mapped gradients are not its own: two copies of it, unlike each other,
-    on a batch of three samples and on one of two that is padded.
+def _places(module: nn.Module) -> list[tuple[str, str]]:
+    """Where the parameters lie, each place once, and the name of the one that lies there. Of a
+    layer that a network has under two names, ``functional_call`` would tie the two, put parameters
+    into one place twice, and leave there what it found the second time.
     """
-    model, data = workload.model, workload.data.take(range(min(3, workload.data.n)))
-    if data.n == 0:
-        return
-    before, left = model.read(), model.grad.clone()
-    rows = torch.stack([before, 1.01 * before])
-    positions = (torch.arange(3) % data.n).to(data.x.device)
-    there = torch.tensor([[True, True, True], [True, True, False]]).to(data.x.device)
-    try:
-        model.write(before)
-        at = positions.expand(2, 3)
-        try:
-            found, losses = gradients(parts(model, rows), data.x[at], data.y[at], there)
-            same = all(
-                _as_alone(workload, rows[k], data, positions[: 3 - k], found, losses, k)
-                for k in range(2)
-            )
-        except Exception as refused:
-            why = str(refused).strip().partition("\n")[0]
-            raise UnsupportedModel(
-                f"this network cannot be mapped ({type(refused).__name__}: {why[:200]}): use the"
-                " sequential executor."
-            ) from refused
-        if not same:
-            raise UnsupportedModel(
-                "this network cannot be mapped: it reads the samples of a batch together, or"
-                " computes otherwise when it is. Use the sequential executor."
-            )
-    finally:
-        model.write(before)
-        model.grad.copy_(left)
-
-
-def _as_alone(
-    workload: Workload,
-    row: Vector,
-    data: Dataset,
-    positions: Tensor,
-    found: dict[str, Tensor],
-    losses: Tensor,
-    k: int,
-) -> bool:
-    """Whether the k-th gradient and loss are those of the network ``row`` [d] by itself on these
-    samples.
-    """
-    model = workload.model
-    model.write(row)
-    model.grad.zero_()
-    loss = workload.loss(model.module, data.x[positions], data.y[positions])
-    loss.backward()  # type: ignore[no-untyped-call]
-    mine = torch.cat([found[slot.name][k].flatten() for slot in model.slots])
-    off, long = (float(torch.linalg.vector_norm(v)) for v in (mine - model.grad, model.grad))
-    value = float(loss.detach())
-    return off <= NEAR * long and abs(float(losses[k]) - value) <= NEAR * abs(value)
+    first: dict[int, str] = {}
+    return [
+        (place := f"{above}.{own}".removeprefix("."), first.setdefault(id(p), place))
+        for above, layer in module.named_modules()
+        for own, p in layer._parameters.items()
+        if p is not None
+    ]

@@ -1,6 +1,7 @@
 """Clients whose networks are trained at once by vmap: as one after the other, or refused."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from privfl.core import (
     LocalPlan,
     Seeds,
     UnsupportedModel,
+    written_out,
 )
 from privfl.models import cnn, lstm, resnet20, transformer
 from privfl.training import (
@@ -33,8 +35,8 @@ from privfl.training import (
     cross_entropy,
     executors,
 )
-from privfl.training.vmapped import mapped_gradients, parts
-from privfl.training.written_lstm import WrittenLSTM, with_written_lstms
+from privfl.training.mappable import parts
+from privfl.training.vmapped import mapped_gradients
 from tests.training.test_executors import Noisy, other_loss
 
 
@@ -251,6 +253,30 @@ def test_fewer_clients_at_a_time_where_there_is_no_room_for_more():
     assert narrow.asked == [2, 2, 2, 1]
 
 
+def test_room_that_was_too_small_is_given_back_before_there_is_another():
+    load, tasks = load_of("gelu", LocalSGD(lr=0.1, plan=LocalPlan(8))), cohort([8] * 7)
+    executor, given = Vmapped(load), []
+    narrow = executor.gradients = Narrow(executor.gradients, 3)
+    room = executor._room
+
+    def counted(group, together):
+        assert not any(there() is not None for there in given)
+        if together > 5:  # rows have no room either
+            raise torch.OutOfMemoryError("no room")
+        space = room(group, together)
+        given.append(weakref.ref(space.rows))
+        return space
+
+    executor._room = counted
+    out, plain = torch.empty(2, 7, load.model.d)
+    broadcast = Broadcast(0, load.model.read())
+    done = executor.train(broadcast, tasks, out, Seeds(0))
+    assert not any(isinstance(one, Failed) for one in done)
+    assert narrow.asked == [4, 2, 2, 2, 1]
+    Sequential(load).train(broadcast, tasks, plain, Seeds(0))
+    assert torch.allclose(out, plain, atol=2e-5)
+
+
 def test_two_models_of_one_network_do_not_train_each_others_frozen_weights():
     torch.manual_seed(0)
     net, data = transformer(TEXT, 9, width=8, heads=2, lora=2), NETS["adapters"][1]
@@ -279,37 +305,28 @@ def test_an_lstm_written_out_is_the_fused_one(batch_first, layers, both_ways, bi
         4, 6, layers, bias=bias, batch_first=batch_first, bidirectional=both_ways,
         proj_size=projected,
     )  # fmt: skip
-    own, x = WrittenLSTM(fused), torch.randn(3, 5, 4)
+    x = torch.randn(3, 5, 4)
     ways, rows = layers * (1 + both_ways), 3 if batch_first else 5
     given = torch.randn(ways, rows, projected or 6), torch.randn(ways, rows, 6)
     alone = tuple(each[:, 0].contiguous() for each in given)
     for inputs in ((x,), (x, given), (x[0] if batch_first else x[:, 0], alone)):
         expected, ends = fused(*inputs)
-        got, last = own(*inputs)
+        with written_out([fused]):
+            got, last = fused(*inputs)
         for a, b in zip((got, *last), (expected, *ends), strict=True):
             assert torch.allclose(a, b, atol=1e-5)
-    assert {name: id(p) for name, p in own.named_parameters()} == {
-        name: id(p) for name, p in fused.named_parameters()
-    }
+    assert type(fused) is nn.LSTM
 
 
 def test_an_lstm_that_draws_or_is_given_packed_sequences_is_refused():
-    with pytest.raises(UnsupportedModel, match="random numbers"):
-        WrittenLSTM(nn.LSTM(2, 2, 2, dropout=0.5))
     packed = nn.utils.rnn.pack_sequence([torch.zeros(2, 2), torch.zeros(1, 2)])
-    with pytest.raises(UnsupportedModel, match="packed"):
-        WrittenLSTM(nn.LSTM(2, 2))(packed)
-
-
-def test_a_network_with_an_lstm_shares_its_weights_with_the_one_that_is_written_out():
-    net = lstm(TEXT, 9, hidden=4)
-    twin = with_written_lstms(net)
-    assert isinstance(net.lstm, nn.LSTM)
-    assert isinstance(twin.lstm, WrittenLSTM)
-    assert [id(p) for p in net.parameters()] == [id(p) for p in twin.parameters()]
-    plain = nn.Sequential(nn.Linear(2, 2))
-    assert with_written_lstms(plain) is plain
-    assert isinstance(with_written_lstms(nn.LSTM(2, 3)), WrittenLSTM)
+    for layer, x, says in (
+        (nn.LSTM(2, 2, 2, dropout=0.5), torch.zeros(3, 1, 2), "random numbers"),
+        (nn.LSTM(2, 2), packed, "packed"),
+    ):
+        with pytest.raises(UnsupportedModel, match=says), written_out([layer]):
+            layer(x)
+        assert type(layer) is nn.LSTM
 
 
 def test_gradients_of_many_networks_are_those_of_each():
@@ -318,7 +335,7 @@ def test_gradients_of_many_networks_are_those_of_each():
     rows = torch.randn(3, model.d)
     text = torch.randint(9, (3, 5, 8))
     there = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]]).bool()
-    found, losses = mapped_gradients(with_written_lstms(model.module))(
+    found, losses = mapped_gradients(model.module)(
         parts(model, rows), text[..., :-1], text[..., 1:], there
     )
     for k, n in enumerate((5, 3, 1)):

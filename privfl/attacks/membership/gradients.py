@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from privfl.attacks.inversion.simulate import Simulator
-from privfl.core import Dataset
+from privfl.core import Dataset, recurrent_layers, written_out
 
 _FLOATS = 1 << 25
 """So many numbers are held at a time."""
@@ -24,6 +24,12 @@ def per_sample(simulator: Simulator, data: Dataset) -> Float[Tensor, "n d"]:
 
 
 def _chunks(simulator: Simulator, data: Dataset) -> Iterator[Tensor]:
+    if _fused(simulator):
+        for x, y in zip(data.x, data.y, strict=True):
+            value = simulator.loss_of(x[None], y[None])
+            slopes = torch.autograd.grad(value, simulator.leaves, materialize_grads=True)
+            yield torch.cat([slope.flatten() for slope in slopes])[None]
+        return
     parameters = {
         name: leaf.detach() for name, leaf in zip(simulator.names, simulator.leaves, strict=True)
     }
@@ -34,15 +40,21 @@ def _chunks(simulator: Simulator, data: Dataset) -> Iterator[Tensor]:
 
     each = vmap(grad(loss), in_dims=(None, 0, 0), randomness="same")
     d = sum(leaf.numel() for leaf in simulator.leaves)
+    recurrent = recurrent_layers(simulator.module)
     for start in range(0, data.n, max(1, _FLOATS // d)):
         part = slice(start, start + max(1, _FLOATS // d))
-        found = each(parameters, data.x[part], data.y[part])
+        with written_out(recurrent):  # fused ones cannot be mapped
+            found = each(parameters, data.x[part], data.y[part])
         yield torch.cat([found[name].flatten(1) for name in simulator.names], dim=1)
 
 
 def losses(simulator: Simulator, data: Dataset) -> Float[Tensor, " n"]:
     """Every sample's own loss at the simulator's model."""
-    with torch.no_grad():
+    if _fused(simulator):
+        with torch.no_grad():
+            pairs = zip(data.x, data.y, strict=True)
+            return torch.stack([simulator.loss_of(x[None], y[None]) for x, y in pairs])
+    with torch.no_grad(), written_out(recurrent_layers(simulator.module)):
         each = vmap(lambda x, y: simulator.loss_of(x[None], y[None]), randomness="same")
         return torch.cat(
             [
@@ -50,3 +62,10 @@ def losses(simulator: Simulator, data: Dataset) -> Float[Tensor, " n"]:
                 for x, y in zip(torch.split(data.x, 512), torch.split(data.y, 512), strict=True)
             ]
         )
+
+
+def _fused(simulator: Simulator) -> bool:
+    """Whether there are recurrent layers that stay fused, which torch.func cannot map: samples go
+    one by one then.
+    """
+    return any(type(layer) is not nn.LSTM for layer in recurrent_layers(simulator.module))
