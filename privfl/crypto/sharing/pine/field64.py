@@ -26,6 +26,8 @@ _LOW = np.uint64(2**32 - 1)
 _HALF = np.uint64(32)
 _BLOCK = 1 << 13
 """Words at a time: all temporaries of a product stay in the second-level cache."""
+_FEW = 128
+"""So many powers are quicker made one by one than as arrays."""
 
 
 def words(values: npt.ArrayLike) -> Field64:
@@ -133,8 +135,12 @@ def powers(base: int, n: int) -> Field64:
     >>> powers(3, 5).tolist()
     [1, 3, 9, 27, 81]
     """
-    out = np.ones(max(n, 1), dtype=np.uint64)
-    known = 1
+    first = [1]
+    while len(first) < min(n, _FEW):
+        first.append(first[-1] * base % P)
+    known = len(first)
+    out = np.empty(max(n, 1), dtype=np.uint64)
+    out[:known] = first
     while known < n:
         more = min(known, n - known)
         step = np.uint64(power(base, known))
