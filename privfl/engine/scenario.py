@@ -242,7 +242,16 @@ class Scenario:
         """How a round's vectors leave: what one neighbour moves, what is noised, what it costs;
         ``l2`` is where an adaptive bound has got to.
         """
-        now, method, d = self.in_round(number, l2), self.workload.method, self.workload.model.d
+        now = self.in_round(number, l2)
+        return self._in_all_rounds if now is self else self._leaves(now)
+
+    @cached_property
+    def _in_all_rounds(self) -> Pipeline:
+        """How vectors leave where nothing changes from round to round, which is made once."""
+        return self._leaves(self)
+
+    def _leaves(self, now: Scenario) -> Pipeline:
+        method, d = self.workload.method, self.workload.model.d
         lengths = method.parts(d)
         made = pipeline_of(
             {"delta": now.bound, **{part: self.part_bound(part) for part in lengths}},

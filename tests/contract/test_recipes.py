@@ -83,29 +83,44 @@ def run(root, *command):
 
 
 COMMANDS = """
-import contextlib, io, json, sys
+import contextlib, io, json, runpy, sys
 from privfl.cli import main
 told = []
-for words in json.loads(sys.argv[1]):
+for program, *words in json.loads(sys.argv[1]):
     out, err, code = io.StringIO(), io.StringIO(), 0
-    sys.argv = ["privfl", *words]
+    sys.argv = [program, *words]
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            main()
+            if program == "privfl":
+                main()
+            else:
+                runpy.run_module(program, run_name="__main__")
         except SystemExit as done:
             code = done.code or 0
     told.append((code, out.getvalue(), err.getvalue()))
 print(json.dumps(told))
 """
-
-
-def privfl(root, *commands):
-    """What each command of the copy answers: its exit code, and what it printed. One process plays
-    them, for most of its time is the start.
-    """
-    done = run(root, "-c", COMMANDS, json.dumps([command.split() for command in commands]))
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
+ASKED = (
+    "privfl list --page",
+    "privfl list --compat --json",
+    "privfl describe aggregators midmean",
+    "privfl describe aggregators midmeen",
+    "privfl run config.yaml --out ran",
+    "privfl report ran",
+    "benchmarks.medians --quick --json",
+)
+CONFIG = """
+data: {name: rings, clients: 8, spread: 0.2}
+model: {name: two_layers, width: 8}
+training: {name: sgd, lr: 0.3, steps: 2}
+channel: nameless
+aggregator: midmean
+bound: {name: clip, l2: 1.0}
+mechanism: none
+attacks: [{name: delayed, clients: 1}]
+rounds: 2
+executor: sequential
+"""
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +136,22 @@ def copy(tmp_path_factory):
         else:
             shutil.copy(there, root / name)
     changed = {carry_out(block, root) for block in blocks() if block.language != "sh"}
-    for block in blocks():
-        if block.language == "sh":
-            carry_out(block, root)
+    # a page that several recipes have made holds what all of them add
+    for block in {block.text: block for block in blocks() if block.language == "sh"}.values():
+        carry_out(block, root)
     return root, sorted(changed)
+
+
+@pytest.fixture(scope="module")
+def answers(copy):
+    """What each command of the copy answers: its exit code, and what it printed. One process plays
+    them, for most of its time is the start.
+    """
+    root, _ = copy
+    (root / "config.yaml").write_text(CONFIG)
+    done = run(root, "-c", COMMANDS, json.dumps([command.split() for command in ASKED]))
+    assert done.returncode == 0, done.stderr[-2000:]
+    return dict(zip(ASKED, json.loads(done.stdout), strict=True))
 
 
 def test_there_is_a_recipe_for_everything_that_people_add():
@@ -166,14 +193,10 @@ def test_what_was_added_conforms_and_fits_where_everything_else_does(copy):
         assert len([line for line in passed if f"conforms[{name}: " in line]) >= 3, name
 
 
-def test_what_was_added_is_listed_and_in_the_table_and_on_the_pages(copy):
+def test_what_was_added_is_listed_and_in_the_table_and_on_the_pages(copy, answers):
     root, _ = copy
-    (_, page, _), (_, compat, _), (_, shown, _), (code, _, refused) = privfl(
-        root,
-        "list --page",
-        "list --compat --json",
-        "describe aggregators midmean",
-        "describe aggregators midmeen",
+    (_, page, _), (_, compat, _), (_, shown, _), (code, _, refused) = (
+        answers[command] for command in ASKED[:4]
     )
     for name in ("midmean", "nameless", "delayed", "rings", "two_layers", "two_draws"):
         assert f"| {name} | " in page, name
@@ -187,32 +210,19 @@ def test_what_was_added_is_listed_and_in_the_table_and_on_the_pages(copy):
     assert "did you mean 'midmean'" in refused
 
 
-def test_what_was_added_runs_from_a_config_and_is_in_the_report(copy):
+def test_what_was_added_runs_from_a_config_and_is_in_the_report(copy, answers):
     root, _ = copy
-    config = """
-data: {name: rings, clients: 8, spread: 0.2}
-model: {name: two_layers, width: 8}
-training: {name: sgd, lr: 0.3, steps: 2}
-channel: nameless
-aggregator: midmean
-bound: {name: clip, l2: 1.0}
-mechanism: none
-attacks: [{name: delayed, clients: 1}]
-rounds: 2
-executor: sequential
-"""
-    (root / "config.yaml").write_text(config)
-    for code, _, wrong in privfl(root, "run config.yaml --out ran", "report ran"):
+    for command in ("privfl run config.yaml --out ran", "privfl report ran"):
+        code, _, wrong = answers[command]
         assert code == 0, wrong[-2000:]
     (page,) = (root / "ran").rglob("*.html")
     assert "Fewest updates counted in round" in page.read_text()
 
 
-def test_a_benchmark_is_found_and_prints_its_rows(copy):
-    root, _ = copy
-    done = run(root, "-m", "benchmarks.medians", "--quick", "--json")
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert '"peer": "torch"' in done.stdout
+def test_a_benchmark_is_found_and_prints_its_rows(answers):
+    code, rows, wrong = answers["benchmarks.medians --quick --json"]
+    assert code == 0, wrong[-2000:]
+    assert '"peer": "torch"' in rows
 
 
 def test_recipes_are_written_as_the_house_writes(copy):

@@ -269,10 +269,9 @@ def test_a_killed_run_resumes_to_the_same_numbers(privfl, config, tmp_path, same
     )
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert privfl("run", path, "--out", whole).returncode == 0
-    begins = [sys.executable, "-m", "privfl.cli", "run", str(path), "--out", str(cut)]
-    resumes = [sys.executable, "-m", "privfl.cli", "run", "--resume", str(cut)]
-    for command, after in ((begins, 1), (resumes, 20)):  # the second is killed a second time
-        killed(command, tmp_path, cut / "rounds.jsonl", after)
+    begins, resumes = ("run", path, "--out", cut), ("run", "--resume", cut)
+    for words, after in ((begins, 1), (resumes, 20)):  # the second is killed a second time
+        killed(privfl, words, cut / "rounds.jsonl", after)
         assert not (cut / "summary.json").exists(), "it ended before the kill: give it more rounds"
     done = privfl("run", "--resume", cut)
     assert done.returncode == 0, done.stderr
@@ -280,13 +279,23 @@ def test_a_killed_run_resumes_to_the_same_numbers(privfl, config, tmp_path, same
     assert rounds_of(whole) == rounds_of(cut)
 
 
-def killed(command, folder, log, after):
-    """Run a command, and kill it when the log has so many rounds."""
-    victim = subprocess.Popen(command, cwd=folder, env=os.environ, stderr=subprocess.DEVNULL)
-    while victim.poll() is None and not (log.exists() and log.read_text().count("\n") >= after):
+def killed(privfl, words, log, after):
+    """Play a command in a fork of this process, which has loaded all that it needs, and kill it
+    when the log has so many rounds.
+    """
+    victim = os.fork()
+    if victim == 0:
+        try:
+            privfl(*words)
+        finally:
+            os._exit(0)
+    while not (log.exists() and log.read_text().count("\n") >= after):
+        ended, _ = os.waitpid(victim, os.WNOHANG)
+        assert not ended, "it ended before the kill: give it more rounds"
         time.sleep(0.001)
-    victim.send_signal(signal.SIGKILL)
-    victim.wait()
+    os.kill(victim, signal.SIGKILL)
+    _, status = os.waitpid(victim, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
 
 
 AUDITED = (

@@ -29,37 +29,33 @@ def quotients(case, *jobs):
     )
 
 
-def test_rows_come_in_order_and_alone_and_a_failed_run_is_named(capsys):
+def test_rows_come_in_order_and_alone_and_a_failed_run_is_named(capfd):
+    """What a run prints is no row."""
     experiments = {
         "slow": Experiment(
             time.sleep, lambda seeds: [(0.3,)], lambda played: [gain("slow", "", "", 1.0, 1.0)]
         ),
         "broken": quotients("broken", (5, 4), (1, 0)),
         "fine": quotients("fine", (9, 2), (3, 2), (1, 8)),
+        "loud": Experiment(
+            print, lambda seeds: [("words",)], lambda played: [gain("loud", "", "", 1.0, 1.0)]
+        ),
     }
     with pytest.raises(SystemExit) as ended:
         main(experiments, ["--json", "--jobs", "2"])
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     assert [(row["case"], row["ours"]) for row in map(json.loads, out.splitlines())] == [
         ("slow", 1.0),
         ("fine", 4.5),
         ("fine", 1.5),
         ("fine", 0.125),
+        ("loud", 1.0),
     ]
+    assert "words\n" in err
     assert ended.value.code == 1
     assert "in the run (1, 0)" in err
     assert err.endswith("robustness: failed: broken\n")
     assert multiprocessing.active_children() == []
-
-
-def test_what_a_run_prints_is_no_row(capfd):
-    loud = Experiment(
-        print, lambda seeds: [("words",)], lambda played: [gain("loud", "", "", 1.0, 1.0)]
-    )
-    main({"loud": loud}, ["--json", "--jobs", "1"])
-    out, err = capfd.readouterr()
-    assert json.loads(out)["case"] == "loud"
-    assert "words" in err
 
 
 def threads_of_libraries():

@@ -27,10 +27,8 @@ from privfl.crypto.post import Post, round_scene, set_up_scene
 from privfl.crypto.primitives import Directory, Identity
 from privfl.engine import Session
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*2048.*")
-
 D, N = 64, 4
-CHEAP = {"paillier": {"key_bits": 2048}, "bucketed_secagg": {"size": 2}}
+CHEAP = {"paillier": {"key_bits": 512, "insecure_for_tests": True}, "bucketed_secagg": {"size": 2}}
 ROUNDED = {"ckks", "encrypted_cosine"}
 """Whose results carry noise of the scheme's own: equal to their precision, and not bit for bit."""
 

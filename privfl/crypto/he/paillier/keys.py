@@ -254,27 +254,24 @@ def generate(
     """A fresh key of ``key_bits``, made for Damgård–Jurik–Nielsen blinding; of ``safe`` primes,
     which splitting needs and which take seconds to find.
     """
-    from Crypto.Math.Primality import generate_probable_prime
-
     while safe:
         p, q = safe_prime(key_bits // 2), safe_prime(key_bits // 2)
         if p != q:
             return from_primes(p, q, bits, exponent_bits, threads)
     while True:
-        p, q = (
-            int(generate_probable_prime(exact_bits=key_bits // 2, prime_filter=_fits))
-            for _ in range(2)
-        )
+        p, q = _prime(key_bits // 2), _prime(key_bits // 2)
         if p != q and (p * q).bit_length() == key_bits and gmpy2.gcd(p - 1, q - 1) == 2:
             return from_primes(p, q, bits, exponent_bits, threads)
 
 
-def _fits(prime: Any) -> bool:
-    number = int(prime)
-    top_bits = number >> (
-        number.bit_length() - 2
-    )  # both set, so that the product of two has full length
-    return top_bits == 3 and number % 4 == 3
+def _prime(bits: int) -> int:
+    """A random prime, 3 modulo 4, with its two upper bits set, so that the product of two has full
+    length.
+    """
+    while True:
+        drawn = secrets.randbits(bits) | 3 << (bits - 2) | 3
+        if gmpy2.is_prime(drawn, 40):
+            return drawn
 
 
 def from_primes(
