@@ -8,6 +8,7 @@ A pair that two worlds really attain refutes a claim; the accountant's own bound
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -52,10 +53,13 @@ class Pair:
 
     def _log_ratio(self, x: Losses, mean: float) -> Losses:
         """Log of a world's density over that of N(0, z^2)."""
+        if mean == 0:
+            return np.zeros_like(x)
         shift = (mean * x - mean * mean / 2) / self.z**2
         if self.rate >= 1:
             return shift
-        out: Losses = np.logaddexp(math.log1p(-self.rate), math.log(self.rate) + shift)
+        top = np.maximum(shift, 0.0)  # a tenth of what np.logaddexp takes
+        out: Losses = top + np.log((1 - self.rate) * np.exp(-top) + self.rate * np.exp(shift - top))
         return out
 
 
@@ -175,10 +179,12 @@ def _test(
         needed = float(binom.isf(level / 2, DRAWS, delta)) + 1
         needed += 1.65 * math.sqrt(needed)
         factors = np.arange(0.99, 0.0, -0.01)
-        for factor in factors:
-            if max(_excess(losses, epsilon * factor).sum() for losses in drawn) >= needed:
-                return f"epsilon x {factor:.2f}"
-        return "none"
+        at = bisect_left(  # the less epsilon is, the more is in excess of it
+            factors,
+            needed,
+            key=lambda factor: max(_excess(losses, epsilon * factor).sum() for losses in drawn),
+        )
+        return f"epsilon x {factors[at]:.2f}" if at < len(factors) else "none"
 
     return Test(
         "privacy loss",
