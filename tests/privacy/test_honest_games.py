@@ -43,6 +43,7 @@ def played(attack, *, stream=(), **changes):
         probe=() if attack is None else (attack,),
         stream=stream,
         properties=(),
+        lies=None,
     )
 
 

@@ -84,7 +84,7 @@ def test_a_planted_leak_is_found(planted):
     part = {"inversion": "probe", "membership": "stream", "property": "properties"}
     kinds[part[attack.family]] = (attack,)
     federation = Federation.from_config({**BASE, **changes})
-    report = audit(federation, adversaries=[adversary], held_out=0.7, **kinds)
+    report = audit(federation, adversaries=[adversary], held_out=0.7, lies=None, **kinds)
     assert report.findings
     for finding in report.findings:
         assert finding.verdict == "leaks", (finding.value, finding.reason, finding.more)
@@ -127,6 +127,9 @@ def test_a_blind_twin_of_a_planted_leak_finds_nothing(planted):
         assert finding.verdict == "not found", (finding.value, finding.more)
 
 
+ASKED = {"probe": (SAMPLES,), "stream": (MEMBERS,), "properties": (), "lies": None}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -142,9 +145,7 @@ def test_what_is_disclosed_beside_a_sum_is_not_proved_away(changes):
     """A proof that a view holds one sum only is no proof where more than the sum is told."""
     small = {"data": {**BASE["data"], "root": 40}, "model": {"name": "softmax"}, "rounds": 1}
     federation = Federation.from_config({**BASE, **CLIP, **small, **changes})
-    report = audit(
-        federation, adversaries=["server"], probe=(SAMPLES,), stream=(MEMBERS,), properties=()
-    )
+    report = audit(federation, adversaries=["server"], **ASKED)
     for finding in report.findings:
         if finding.value is None:
             assert finding.verdict == "not found"
@@ -153,9 +154,7 @@ def test_what_is_disclosed_beside_a_sum_is_not_proved_away(changes):
 
 def test_one_sum_over_many_is_proved_to_hold_no_single_update():
     federation = Federation.from_config({**BASE, **SUMMED})
-    report = audit(
-        federation, adversaries=["server"], probe=(SAMPLES,), stream=(MEMBERS,), properties=()
-    )
+    report = audit(federation, adversaries=["server"], **ASKED)
     for finding in report.findings:
         assert finding.verdict == "not applicable"
         assert "function of one sum" in finding.theorem
