@@ -46,7 +46,7 @@ def settings(name):
     """
     by = FOUND_BY[name]
     whom = name in ("one client not clipped", "a rule that says who is missing")
-    pairs = 40 if whom else 12 if by == "neighbours" else 8 if by == "charges" else 3
+    pairs = 60 if whom else 16 if by == "neighbours" else 8 if by == "charges" else 3
     values = 20_000 if "noise" in by else 1_000
     watched = 6_000 if by in ("each one's rate", "drawn together", "drawn again") else 500
     return Settings(canaries=0, pairs=pairs, climb=0, values=values, inclusions=watched)
