@@ -311,6 +311,58 @@ def test_claims_held_against_other_samples_of_the_same_clients_find_nothing(seed
         assert one.verdict == "not found", one
 
 
+def played(spoil):
+    """The notes of attacks over rounds, after ``spoil(federation, few, notes)``."""
+    federation = Federation.from_config({**CONFIG, "rounds": 4})
+    scenario = federation.scenario
+    ground = divide(scenario, 0.5, 0)
+    knows = Knowledge(scenario.facts["forward"], auxiliary=ground.auxiliary, candidates=ground.pool)
+    few = {client: index[:1] for client, index in ground.members.items()}
+    notes = AuditNotes([], {}, {})
+    run = rehearse(federation, ground.members, scenario.rounds)
+    start = scenario.workload.model.read()
+    spoil(federation, few, notes)
+    attack_rounds(
+        notes, "none", federation, run, few, ["server"], EVERY.rounds, knows,
+        Truth(few, scenario.workload.data, ground), None, all_asked=False,
+    )  # fmt: skip
+    assert torch.equal(scenario.workload.model.read(), start)
+    return {one.attack: one for one in notes.findings}
+
+
+def test_small_clients_whose_run_fails_end_no_audit():
+    def spoil(federation, few, notes):
+        federation.scenario.workload.data.y[torch.cat([*few.values()])] = 99  # no such label
+
+    told = played(spoil)
+    assert told["UpdateMembership (cosine, rounds)"].value is not None
+    for attack in ("LinearLeakage (rounds)", "LabelCounts (rounds)"):
+        assert "its run of small clients failed: " in told[attack].undone
+
+
+def test_what_the_budget_left_out_is_not_passed_over():
+    def spoil(federation, few, notes):
+        notes.deadline = 0.0
+
+    told = played(spoil)
+    assert len(told) == 3
+    assert all("budget" in one.undone for one in told.values())
+
+
+@pytest.mark.needs("shakespeare")
+def test_clients_who_hold_text_are_asked_by_name():
+    text = {
+        "data": {"name": "shakespeare", "length": 8, "clients": 4, "partition": "natural"},
+        "model": {"name": "transformer", "width": 8, "heads": 2},
+        "training": {"name": "sgd", "lr": 0.1, "batch_size": 16, "steps": 1},
+        "sampler": {"name": "fixed_size", "size": 2},
+        "rounds": 2,
+    }
+    named = named_attacks([{"name": "linear_leakage", "target": "rounds"}])
+    told = audited(named, **text)
+    assert "linear first layer" in told["server", "LinearLeakage (rounds)"].reason
+
+
 def test_a_config_names_attacks_over_rounds():
     told = named_attacks(
         [
