@@ -21,20 +21,28 @@ def readable(view: View) -> Rows:
         NotVisible: the view shows no rows, and more than one update of others is in the sum.
     """
     seen = view.opened.get("delta")
-    own = own_in(view, seen) if isinstance(seen, Total) else {}
-    if not isinstance(seen, Total) or seen.count - len(own) != 1:
+    if not isinstance(seen, Total) or seen.count - len(own_in(view, seen)) != 1:
         return view.rows
-    value, weight = seen.value.clone(), seen.weight
+    rest, others = of_others(view, seen)
+    if not rest.weight > 0:
+        raise NotVisible(f"the weights of the sum of round {view.plan.number} leave no row.")
+    ids = others if len(others) == 1 else None
+    return Rows((rest.value / rest.weight)[None], torch.tensor([rest.weight]), ids)
+
+
+def of_others(view: View, total: Total) -> tuple[Total, tuple[ClientId, ...]]:
+    """What is left of a sum when the adversary takes off the updates of those of its own clients
+    that are surely in it, and who the others are.
+    """
+    own = own_in(view, total)
+    value, weight = total.value.clone(), total.weight
     for update in own.values():
         length = float(update.delta.norm())
         clip = min(1.0, view.plan.l2 / max(length, 1e-30)) * view.scale(update.client)
         value -= update.weight * update.delta * clip
         weight -= update.weight
     others = tuple(client for client in view.among() if client not in own)
-    if not weight > 0:
-        raise NotVisible(f"the weights of the sum of round {view.plan.number} leave no row.")
-    ids = others if len(others) == 1 else None
-    return Rows((value / weight)[None], torch.tensor([weight]), ids)
+    return Total(value, weight, total.count - len(own)), others
 
 
 def own_in(view: View, total: Total, part: str = "delta") -> Mapping[ClientId, Update]:
@@ -52,8 +60,9 @@ def proof(views: Sequence[View]) -> str:
     nothing disclosed beside it and no rows of another part, is the same for all updates with that
     sum (so a simulator that knows the sum makes the view).
     """
-    if len({view.plan.cohort for view in views}) > 1:
-        return ""  # sums over cohorts that differ are equations for what single clients send
+    parts = [(view, part) for view in views for part in {"delta", *view.opened}]
+    if len({frozenset(view.among(part)) for view, part in parts}) > 1:
+        return ""  # sums over clients who differ are equations for what single clients send
     for view in views:
         if view.disclosed or any(isinstance(part, Rows) for part in view.opened.values()):
             return ""

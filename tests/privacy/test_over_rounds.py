@@ -19,10 +19,11 @@ from privfl.attacks import (
     mixed,
 )
 from privfl.attacks.equations import equations, single_updates
+from privfl.attacks.rows import proof
 from privfl.audit import Attacks, audit, named_attacks
 from privfl.audit.games import AuditNotes, Truth, attack_rounds
 from privfl.audit.rehearsal import divide, rehearse
-from privfl.core import ConfigError, NotVisible, RoundPlan, Rows, Total, View
+from privfl.core import ConfigError, NotVisible, RoundPlan, Rows, Total, Update, View
 
 RNG = torch.Generator().manual_seed(0)
 SENT = torch.randn(6, 40, generator=RNG)
@@ -111,6 +112,74 @@ def test_how_far_entries_are_off_is_known():
     found, off = recovered(views)
     real = torch.stack([found[k] - SENT[k] for k in sorted(found)]).square().mean().sqrt()
     assert 0.6 * float(real) < off < 1.8 * float(real)
+
+
+def drop_outs(rounds=24):
+    """Everybody is asked in every round, and from the fourth on one is missing in every other."""
+    drift = 0.02 * torch.randn(rounds, 6, 40, generator=torch.Generator().manual_seed(4))
+    for t in range(rounds):
+        there = [k for k in range(6) if t < 4 or t % 2 == 0 or k != t // 2 % 6]
+        sent = SENT + drift[: t + 1].sum(dim=0)
+        yield seen(t, range(6), total(there, sent), heard={"delta": tuple(there)})
+
+
+def test_drop_outs_tell_clients_apart_where_everybody_is_asked():
+    """Rounds of the same clients foretell each other best, and tell nobody apart."""
+    found, _ = recovered([*drop_outs()])
+    assert sorted(found) == list(range(6))
+    assert all(torch.cosine_similarity(found[k], SENT[k], dim=0) > 0.98 for k in found)
+
+
+def test_nothing_is_proved_of_sums_from_which_others_drop_out():
+    assert not proof([*drop_outs()])
+    same = [*drop_outs(3)]
+    assert proof(same)
+    other_plan = replace(same[1], plan=replace(same[1].plan, cohort=(0, 1, 2, 3, 4, 5, 9)))
+    assert proof([same[0], other_plan])  # who was asked and never spoke is in no sum
+
+
+@pytest.mark.parametrize("lost", [float("nan"), 0.0])
+def test_rounds_that_were_lost_at_first_do_not_hide_the_others(lost):
+    views = [
+        seen(t, who, replace(total(who), value=total(who).value * (lost if t < 4 else 1.0)))
+        for t, who in enumerate(cohorts(32))
+    ]
+    found, _ = recovered(views)
+    assert sorted(found) == list(range(6))
+    assert all(torch.cosine_similarity(found[k], SENT[k], dim=0) > 0.8 for k in found)
+
+
+def test_sums_of_nothing_say_so():
+    still = [seen(t, who, total(who, 0 * SENT)) for t, who in enumerate(cohorts(8))]
+    answer = LinearLeakage(target="rounds").run(still)
+    assert isinstance(answer, NotFound)
+    assert "are zero" in answer.reason
+
+
+def test_whoever_weighs_little_comes_out_too():
+    weights = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 100.0])
+    views = [seen(t, who, total(who, weights=weights)) for t, who in enumerate(cohorts(16))]
+    found, _ = recovered(views)
+    assert all(torch.cosine_similarity(found[k], SENT[k], dim=0) > 0.99 for k in range(6))
+
+
+def test_colluders_take_their_own_updates_off_first():
+    rng, views = torch.Generator().manual_seed(3), []
+    for t in range(12):
+        sent = SENT.clone()
+        sent[0] = 30 * torch.randn(40, generator=rng)  # never twice the same, and known
+        others = [1 + t % 5, 1 + (t + 1 + t // 5) % 5]
+        mine = {0: Update(0, sent[0])}
+        plan = RoundPlan(t, (0, *others), d=40, l2=1e9)
+        opened = {"delta": total((0, *others), sent)}
+        views.append(View("colluders(server,client/0)", plan, MODEL, MODEL, opened, own=mine))
+    found, _ = recovered(views)
+    assert sorted(found) == [1, 2, 3, 4, 5]
+    assert all(torch.cosine_similarity(found[k], SENT[k], dim=0) > 0.98 for k in found)
+    same = [replace(view, plan=replace(view.plan, cohort=(0, 1, 2))) for view in views[:1]]
+    without = replace(same[0], own={}, opened={"delta": total((1, 2))})
+    without = replace(without, plan=replace(without.plan, cohort=(1, 2)))
+    assert not mixed([*same, without])  # the others are the same
 
 
 def test_what_is_no_equation_is_left_out():
@@ -240,6 +309,58 @@ def test_claims_held_against_other_samples_of_the_same_clients_find_nothing(seed
     for one in notes.findings:
         assert one.value is not None, one.reason
         assert one.verdict == "not found", one
+
+
+def played(spoil):
+    """The notes of attacks over rounds, after ``spoil(federation, few, notes)``."""
+    federation = Federation.from_config({**CONFIG, "rounds": 4})
+    scenario = federation.scenario
+    ground = divide(scenario, 0.5, 0)
+    knows = Knowledge(scenario.facts["forward"], auxiliary=ground.auxiliary, candidates=ground.pool)
+    few = {client: index[:1] for client, index in ground.members.items()}
+    notes = AuditNotes([], {}, {})
+    run = rehearse(federation, ground.members, scenario.rounds)
+    start = scenario.workload.model.read()
+    spoil(federation, few, notes)
+    attack_rounds(
+        notes, "none", federation, run, few, ["server"], EVERY.rounds, knows,
+        Truth(few, scenario.workload.data, ground), None, all_asked=False,
+    )  # fmt: skip
+    assert torch.equal(scenario.workload.model.read(), start)
+    return {one.attack: one for one in notes.findings}
+
+
+def test_small_clients_whose_run_fails_end_no_audit():
+    def spoil(federation, few, notes):
+        federation.scenario.workload.data.y[torch.cat([*few.values()])] = 99  # no such label
+
+    told = played(spoil)
+    assert told["UpdateMembership (cosine, rounds)"].value is not None
+    for attack in ("LinearLeakage (rounds)", "LabelCounts (rounds)"):
+        assert "its run of small clients failed: " in told[attack].undone
+
+
+def test_what_the_budget_left_out_is_not_passed_over():
+    def spoil(federation, few, notes):
+        notes.deadline = 0.0
+
+    told = played(spoil)
+    assert len(told) == 3
+    assert all("budget" in one.undone for one in told.values())
+
+
+@pytest.mark.needs("shakespeare")
+def test_clients_who_hold_text_are_asked_by_name():
+    text = {
+        "data": {"name": "shakespeare", "length": 8, "clients": 4, "partition": "natural"},
+        "model": {"name": "transformer", "width": 8, "heads": 2},
+        "training": {"name": "sgd", "lr": 0.1, "batch_size": 16, "steps": 1},
+        "sampler": {"name": "fixed_size", "size": 2},
+        "rounds": 2,
+    }
+    named = named_attacks([{"name": "linear_leakage", "target": "rounds"}])
+    told = audited(named, **text)
+    assert "linear first layer" in told["server", "LinearLeakage (rounds)"].reason
 
 
 def test_a_config_names_attacks_over_rounds():

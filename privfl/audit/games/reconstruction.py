@@ -147,10 +147,9 @@ def attack_probe(
         views = _rows_alone(views_of(run, adversary))
         for attack in attacks:
             tell(progress, f"{layer}: {adversary}: {name_of(attack)}")
-            counts = isinstance(attack, LabelCounts | StatisticCounts)
-            metric = "share of labels" if counts else "PSNR, dB"
+            counts = _counts(attack)
             result, finding = attacked(
-                notes, layer, adversary, attack, views, knows, metric, rows=ROWS
+                notes, layer, adversary, attack, views, knows, metric_of(attack), rows=ROWS
             )
             if isinstance(result, NotApplicable) or isinstance(views, str) or forward is None:
                 continue
@@ -170,6 +169,15 @@ def attack_probe(
                 notes.findings.append(label_finding(finding, rows, truth.data.classes, knows))
             else:
                 _pictures(notes, finding, answers, everybody, truth, knows, forward)
+
+
+def metric_of(attack: Inference) -> str:
+    """What an attack on the probe is measured in."""
+    return "share of labels" if _counts(attack) else "PSNR, dB"
+
+
+def _counts(attack: Inference) -> bool:
+    return isinstance(attack, LabelCounts | StatisticCounts)
 
 
 def _unfit(answers: Answers, data: Dataset, counts: bool) -> str:

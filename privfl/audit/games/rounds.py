@@ -11,10 +11,10 @@ from torch import Tensor
 
 from privfl.attacks import Inference, Knowledge, mixed
 from privfl.audit.games.membership import attack_stream
-from privfl.audit.games.notes import AuditNotes, tell
-from privfl.audit.games.reconstruction import Truth, attack_probe
+from privfl.audit.games.notes import AuditNotes, tell, undone
+from privfl.audit.games.reconstruction import Truth, attack_probe, metric_of
 from privfl.audit.rehearsal import Ground, rehearse, views_of
-from privfl.core import ClientId
+from privfl.core import ClientId, RoundFailed
 from privfl.federation import Federation, Run
 
 
@@ -50,7 +50,7 @@ def attack_rounds(
 ) -> None:
     """Attack the views of ``run``, and those of a run of as many rounds in which each client holds
     the few samples ``small``. Who sees no sums over different clients has nothing to solve, and is
-    asked only where ``all_asked``.
+    asked only where ``all_asked``. Where the second run cannot be played its attacks are undone.
     """
     ground: Ground = truth.ground
     solves = list(adversaries) if all_asked else who_solves(run, adversaries)
@@ -59,12 +59,32 @@ def attack_rounds(
     told = [one for one in attacks if one.family == "membership"]
     attack_stream(notes, layer, run, solves, told, pool, ground, progress)
     pictured = [one for one in attacks if one.family == "inversion"]
-    if not pictured or notes.late or not truth.data.x.is_floating_point():
+    if not pictured:
+        return
+    if notes.late:
+        _not_played(notes, layer, solves, pictured, "the budget was used up before it began.")
         return
     tell(progress, f"{layer}: probe of {federation.scenario.rounds} rounds")
     model = federation.scenario.workload.model
     start = model.read()
-    longer = rehearse(federation, small, federation.scenario.rounds)
-    model.write(start)
+    try:
+        longer = rehearse(federation, small, federation.scenario.rounds)
+    except RoundFailed as fault:  # the run itself was played: its own findings stand
+        _not_played(notes, layer, solves, pictured, f"its run of small clients failed: {fault}")
+        return
+    finally:
+        model.write(start)
     notes.told.clear()
     attack_probe(notes, layer, longer, solves, pictured, pool, truth, progress)
+
+
+def _not_played(
+    notes: AuditNotes,
+    layer: str,
+    adversaries: Sequence[str],
+    attacks: Sequence[Inference],
+    why: str,
+) -> None:
+    for adversary in adversaries:
+        for attack in attacks:
+            undone(notes, layer, adversary, attack, metric_of(attack), why)
