@@ -44,7 +44,7 @@ def glance(report: AuditReport) -> str:
     if top is not None:
         said += _wrapped(f"Worst: {top.asset} under {top.layer}, by {top.who}", 2)
         said += _wrapped(f"  {top.attack}: {top.evidence}, of {top.counted}", 2)
-        said += _wrapped(f"  change: {top.change}", 1)
+        said += _wrapped(f"  change: {top.change}", 3)
     if report.lies:
         said.append(f"Liars: {read} of {len(report.lies)} lies read a client's update.")
     said.append("All of it: card(report), report.rows, record(report), write_page(report, folder).")

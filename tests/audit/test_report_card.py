@@ -396,6 +396,8 @@ def test_a_printed_report_fits_on_a_screen_and_names_what_leaks(number):
     assert [line for line in shown if line in names] == names[:18]
     assert sum("membership" in line and "leaks" in line for line in shown) == min(number, 18)
     assert "Worst: membership under layer 0, by server" in shown
+    remedy = next(line.change for line in card(report) if line.asset == "membership")
+    assert f"change: {remedy} " in " ".join(" ".join(shown).split())  # all of it
     assert "write_page(report, folder)" in shown[-1]
     assert repr(report) == (
         f"<AuditReport: {2 * number} findings, {number} layers; print it for its card>"
