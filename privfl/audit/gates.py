@@ -251,7 +251,9 @@ def _compared(old: Row, new: Row | None) -> list[Gate]:
         elif not _would_show(was, told):
             gates.append(Gate("inconclusive", asked, f"too wide to be held beside: {words}"))
     if not gates and new.verdict == "leaks" and old.verdict != "leaks":
-        gates.append(Gate("inconclusive", str(old), "leaks now, and the intervals overlap"))
+        gates.append(
+            Gate("inconclusive", str(old), "leaks now, looked at alone; intervals overlap")
+        )
     return gates
 
 

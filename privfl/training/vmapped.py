@@ -47,10 +47,12 @@ class Vmapped:
 
     It is for accelerators, where small networks mostly wait for their kernels to be launched: K
     clients share each launch. On a CPU `Sequential` is faster. Batches, padding and company are as
-    in `Stacked`, and results agree with `Sequential` to about 1e-5 a step; a client with a method
-    of its own is trained as that would. An LSTM is written out step by step, because the fused ones
-    cannot be mapped. `mappable` says what a network is asked before: what differs by less than
-    1e-2 of a gradient and 1e-4 of a loss passes (what rounding takes over the corners of ReLUs).
+    in `Stacked`, and results agree with `Sequential` to about 1e-5 a step, but where a ReLU stands
+    within rounding of its corner, as some of a deep network's do in every step; a client with a
+    method of its own is trained as that would. An LSTM is written out step by step, because the
+    fused ones cannot be mapped. `mappable` says what a network is asked before: what differs by
+    less than 1e-2 of a gradient and 1e-4 of a loss passes (what rounding takes over the corners of
+    ReLUs).
 
     Raises:
         UnsupportedModel: the loss or one of the method's seats cannot be mapped, the network draws

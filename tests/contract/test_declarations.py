@@ -336,8 +336,10 @@ FOREIGN = {
     "core/native.py": "whether the operating system has users",
     "crypto/fixed_kernel.py": "the functions of a compiled library, by ctypes",
     "crypto/he/lattice/seal.py": "whether the operating system has memory files",
+    "core/written_lstm.py": "torch's own names of an LSTM's weights",
     "dp/sgd/hooks.py": "what Opacus leaves on a parameter",
     "dp/sgd/lstm.py": "torch's own names of an LSTM's weights",
+    "training/mappable.py": "hooks that torch keeps on a parameter",
 }
 
 
