@@ -10,10 +10,12 @@ from privfl.crypto import BFV, MultiPartyRLWE, Paillier
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.he.client import posted
 from privfl.crypto.he.decryption_policy import SUM
+from privfl.crypto.he.mprlwe import lies as joint_lies
 from privfl.crypto.he.paillier import PaillierPublic
 from privfl.crypto.he.paillier.keys import from_primes
 from privfl.crypto.he.paillier.safe_primes import safe_prime
 from privfl.crypto.he.wire import Refused, SignedMessage, pack
+from privfl.testing.played_rounds import PlayedRound, contributions
 
 SMALL = {"key_bits": 512, "insecure_for_tests": True}
 
@@ -133,3 +135,12 @@ def test_a_maker_that_hands_out_no_key_is_blamed_and_a_silent_one_is_not(channel
         with pytest.raises(Abort, match="is silent, or the mail of the set-up is lost") as told:
             members[who].ring.key()
         assert told.value.blamed is None
+
+
+def test_a_part_moved_past_the_end_of_a_word_is_a_lie_and_no_crash(monkeypatch):
+    channel, half_a_word = MultiPartyRLWE(), 1 << 18  # of 19 bits of plaintext
+    monkeypatch.setattr(joint_lies, "CONSTANT", half_a_word)
+    for _ in range(8):  # each crosses the end in one of two, by the noise in the part
+        liars = joint_lies.moves_the_sum()
+        lied = PlayedRound.play(channel, contributions(), liars, set(channel.helpers))
+        assert lied.published is not None

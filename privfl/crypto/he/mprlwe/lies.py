@@ -54,7 +54,8 @@ class MovesTheSum(KeepsSecrets):
             part = partial(held, honest.c1, key.blocks(plan), honest.smudge_bits)
             words = from_bytes(part, key.blocks(plan)).copy()
             if i == 0:
-                words[2, 0, 0] += np.uint32(CONSTANT << (32 - plain_bits(plan, key.top)))
+                # a slice: words wrap around, where numpy would warn of a single number
+                words[2, 0, :1] += np.uint32(CONSTANT << (32 - plain_bits(plan, key.top)))
             parts += [group, to_bytes(words)]
         return {"server": answer(tuple(parts), honest.count, plan, honest.ring)}
 
